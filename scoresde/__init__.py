@@ -1,0 +1,1 @@
+"""Score-based generative modelling with stochastic differential equations."""
