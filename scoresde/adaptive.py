@@ -1,0 +1,150 @@
+"""The loop with adaptive steps: every sample has its own, and leaves the batch when it is done."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+from tqdm.auto import tqdm
+
+from scoresde.denoiser import Field
+from scoresde.errors import MaxEvaluations, NonFiniteState, SolveError, StepSizeUnderflow
+from scoresde.noise import Noise
+from scoresde.sde import Level
+from scoresde.solvers import AdaptiveSolver
+from scoresde.tensors import per_sample
+
+# the device is read once in this many steps; samples that are done idle until then
+READ_EVERY = 4
+
+FIRST_STEP = 0.01  # of the whole way
+SMALLEST_STEP = 1e-12  # of the whole way
+SAFETY, SHRINK, GROW = 0.9, 0.2, 5.0
+
+RUNNING, DONE, NONFINITE, UNDERFLOW, EXHAUSTED = range(5)
+
+FAILURES: dict[int, tuple[type[SolveError], str]] = {
+    NONFINITE: (NonFiniteState, "the network's output or the state is NaN or infinite"),
+    UNDERFLOW: (StepSizeUnderflow, "the step size fell below the resolution of the arithmetic"),
+    EXHAUSTED: (MaxEvaluations, "the budget max_nfe of network calls is used up"),
+}
+
+
+@dataclass
+class _Way:
+    """The samples that are on their way.
+
+    Attributes:
+        rows: where they are in the whole batch (b,).
+        x: state (b, *).
+        state: the solver's, (b, *).
+        at: position, float64 (b, 1, ..., 1).
+        h: next step, likewise.
+        calls: network calls (b,).
+        status: RUNNING, or why not (b,).
+    """
+
+    rows: Tensor
+    x: Tensor
+    state: Tensor
+    at: Tensor
+    h: Tensor
+    calls: Tensor
+    status: Tensor
+
+    def select(self, keep: Tensor) -> _Way:
+        return _Way(*(v[keep] for v in vars(self).values()))
+
+
+def solve_adaptive(
+    field: Field,
+    x: Tensor,
+    solver: AdaptiveSolver,
+    noise: Noise,
+    start: Level,
+    stop: Level,
+    denoise: bool,
+    progress: bool,
+) -> tuple[Tensor, Tensor]:
+    """Carry x (B, *) from one level to another, and on to sigma = 0 with denoise.
+
+    Returns:
+        The end points (B, *), and the network calls of each sample (B,).
+
+    Raises:
+        NonFiniteState, StepSizeUnderflow, MaxEvaluations: after all other samples are done, so
+            that the error keeps them.
+    """
+    whole, batch = field, len(x)
+    origin, end = (float(solver.position(level, field.data_std)) for level in (start, stop))
+    at = per_sample(torch.full((batch,), origin, dtype=torch.float64, device=x.device), x)
+    ints = torch.zeros(batch, dtype=torch.long, device=x.device)
+    state = solver.init(field, x, solver.level(at, field.sde, field.data_std))
+    way = _Way(
+        rows=torch.arange(batch, device=x.device),
+        x=x,
+        state=state,
+        at=at,
+        h=torch.full_like(at, FIRST_STEP * (end - origin)),
+        calls=ints + 1,
+        status=ints + RUNNING,
+    )
+    x, calls, status = x.clone(), way.calls.clone(), way.status.clone()
+    bar = tqdm(total=batch, disable=not progress)
+    while len(way.rows):
+        for _ in range(READ_EVERY):
+            _advance(way, field, solver, noise, origin, end)
+        x = x.index_copy(0, way.rows, way.x)
+        calls[way.rows], status[way.rows] = way.calls, way.status
+        keep = (way.status == RUNNING).nonzero().flatten()  # the read
+        bar.update(len(way.rows) - len(keep))
+        if len(keep) < len(way.rows):
+            field = field.rows(keep, len(way.rows))
+            noise = noise.rows(keep) if solver.stochastic else noise
+            way = way.select(keep)
+    bar.close()
+    _raise_failures(x, calls, status)
+    if denoise:
+        return solver.finish(whole, x, stop, None, noise).x, calls + 1
+    return x, calls
+
+
+def _advance(
+    way: _Way, field: Field, solver: AdaptiveSolver, noise: Noise, origin: float, end: float
+) -> None:
+    """Try one step with every sample, and note what came of it."""
+    running = way.status == RUNNING
+    run = per_sample(running, way.at)
+    target = way.at + torch.where(run, way.h, 0.0)
+    target = target.clamp(min(origin, end), max(origin, end))
+    here, there = (solver.level(p, field.sde, field.data_std) for p in (way.at, target))
+    x, state, error = solver.step(field, way.x, here, there, way.state, noise)
+    assert error is not None, f"{solver} gives no error estimate"
+    ratio = _error_ratio(error, way.x, x, solver)
+    accepted = running & (ratio <= 1.0)
+    wide = per_sample(accepted, way.x)
+    way.x, way.state = torch.where(wide, x, way.x), torch.where(wide, state, way.state)
+    way.at = torch.where(per_sample(accepted, way.at), target, way.at)
+    factor = (SAFETY * ratio.clamp(min=1e-10) ** (-1.0 / solver.order)).clamp(SHRINK, GROW)
+    way.h = way.h * per_sample(factor.nan_to_num(SHRINK), way.h)
+    way.calls = way.calls + running * solver.evals
+    # in order of precedence, the last that holds
+    tiny = way.h.flatten().abs() < SMALLEST_STEP * abs(end - origin)
+    way.status = way.status.masked_fill(running & (way.calls >= solver.max_nfe), EXHAUSTED)
+    way.status = way.status.masked_fill(running & tiny, UNDERFLOW)
+    way.status = way.status.masked_fill(running & ~ratio.isfinite(), NONFINITE)
+    way.status = way.status.masked_fill(running & (way.at == end).flatten(), DONE)
+
+
+def _error_ratio(error: Tensor, before: Tensor, after: Tensor, solver: AdaptiveSolver) -> Tensor:
+    """Return the root-mean-square (B,) of error / (atol + rtol max(|before|, |after|))."""
+    scale = solver.atol + solver.rtol * torch.maximum(before.abs(), after.abs())
+    return (error / scale).detach().double().square().flatten(1).mean(1).sqrt()
+
+
+def _raise_failures(x: Tensor, calls: Tensor, status: Tensor) -> None:
+    for reason, (error, what) in FAILURES.items():
+        rows = (status == reason).nonzero().flatten().tolist()
+        if rows:
+            raise error(what, t=None, indices=tuple(rows), nfe=int(calls.max()), x=x)

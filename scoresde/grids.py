@@ -1,0 +1,156 @@
+"""Where the steps of a solve are: a number of steps to noise levels, in float64 on the host."""
+
+from __future__ import annotations
+
+import math
+from abc import ABC, abstractmethod
+from collections.abc import Callable
+from dataclasses import dataclass
+from itertools import pairwise
+
+from scoresde.sde import SDE, Level
+
+# lam is -inf where alpha is 0; grids in lam place their nodes above this and start at T itself
+LOWEST_LAM = -7.0
+
+
+class Grid(ABC):
+    """A rule that places n steps between T and t_min: an immutable value."""
+
+    @abstractmethod
+    def times(self, sde: SDE, steps: int) -> tuple[float, ...]:
+        """Return steps + 1 times that decrease from T to t_min."""
+
+    def levels(self, sde: SDE, steps: int) -> tuple[Level, ...]:
+        """Return the steps + 1 levels of a solve, from T down to t_min.
+
+        Raises:
+            ValueError: steps below 1, or times that do not decrease within [0, T].
+        """
+        if steps < 1:
+            raise ValueError(f"steps={steps}: a solve takes at least one step")
+        times = self.times(sde, steps)
+        if not all(a > b for a, b in pairwise(times)):
+            raise ValueError(f"{self} gives times that do not decrease: {times}; take fewer steps")
+        return tuple(sde.level(t) for t in times)
+
+
+def _spaced(steps: int, node: Callable[[float], float]) -> tuple[float, ...]:
+    return tuple(node(i / steps) for i in range(steps + 1))
+
+
+@dataclass(frozen=True)
+class UniformGrid(Grid):
+    """Times evenly spaced in t."""
+
+    def times(self, sde: SDE, steps: int) -> tuple[float, ...]:
+        return _spaced(steps, lambda u: (1.0 - u) * sde.T + u * sde.t_min)
+
+
+@dataclass(frozen=True)
+class QuadraticGrid(Grid):
+    """Times evenly spaced in sqrt(t) (Song et al. 2021, arXiv:2010.02502, App. D.2)."""
+
+    def times(self, sde: SDE, steps: int) -> tuple[float, ...]:
+        top, bottom = math.sqrt(sde.T), math.sqrt(sde.t_min)
+        return _ends(sde, _spaced(steps, lambda u: ((1.0 - u) * top + u * bottom) ** 2))
+
+
+@dataclass(frozen=True)
+class LogSNRGrid(Grid):
+    """Levels evenly spaced in lam = log(alpha / sigma) (Lu et al. 2022, arXiv:2206.00927)."""
+
+    def times(self, sde: SDE, steps: int) -> tuple[float, ...]:
+        low, high = _lam_range(sde)
+        return _at_lams(sde, _spaced(steps, lambda u: (1.0 - u) * low + u * high))
+
+
+@dataclass(frozen=True)
+class KarrasGrid(Grid):
+    """Levels evenly spaced in (sigma / alpha)^{1/rho}.
+
+    Karras et al. 2022, arXiv:2206.00364, eq. 5.
+
+    Attributes:
+        rho: how strongly the steps crowd at low noise.
+    """
+
+    rho: float = 7.0
+
+    def times(self, sde: SDE, steps: int) -> tuple[float, ...]:
+        low, high = (math.exp(-lam / self.rho) for lam in _lam_range(sde))
+        node = _spaced(steps, lambda u: -self.rho * math.log((1.0 - u) * low + u * high))
+        return _at_lams(sde, node)
+
+
+@dataclass(frozen=True)
+class DensityGrid(Grid):
+    """Levels at equal shares of a density over log(sigma / alpha): the default.
+
+    The density is a normal mixed with a uniform over the range of the solve. Most of what a
+    network has to say of unit-variance data lies where sigma / alpha is between 0.01 and 10, and
+    that is where the normal puts the steps.
+
+    Attributes:
+        mean: of the normal, in log(sigma / alpha).
+        width: its standard deviation.
+        uniform: share of the uniform part, in (0, 1].
+    """
+
+    mean: float = -1.0
+    width: float = 2.0
+    uniform: float = 0.3
+
+    def __post_init__(self) -> None:
+        if not (0.0 < self.uniform <= 1.0 and self.width > 0.0):
+            raise ValueError(
+                f"uniform={self.uniform}, width={self.width}: need 0 < uniform <= 1, width > 0"
+            )
+
+    def times(self, sde: SDE, steps: int) -> tuple[float, ...]:
+        low, high = _lam_range(sde)
+
+        def normal(lam: float) -> float:
+            return math.erf((lam + self.mean) / (self.width * math.sqrt(2.0)))
+
+        def share(lam: float) -> float:
+            bell = (normal(lam) - normal(low)) / (normal(high) - normal(low))
+            return (1.0 - self.uniform) * bell + self.uniform * (lam - low) / (high - low)
+
+        return _at_lams(sde, _spaced(steps, lambda u: _bisect(share, u, low, high)))
+
+
+@dataclass(frozen=True)
+class FixedGrid(Grid):
+    """Given times, whatever the number of steps asked for must match.
+
+    Attributes:
+        nodes: times that decrease, within [0, T].
+    """
+
+    nodes: tuple[float, ...]
+
+    def times(self, sde: SDE, steps: int) -> tuple[float, ...]:
+        if steps != len(self.nodes) - 1:
+            raise ValueError(f"steps={steps}, but the grid has {len(self.nodes) - 1} steps")
+        return self.nodes
+
+
+def _lam_range(sde: SDE) -> tuple[float, float]:
+    return max(float(sde.lam(sde.T)), LOWEST_LAM), float(sde.lam(sde.t_min))
+
+
+def _at_lams(sde: SDE, lams: tuple[float, ...]) -> tuple[float, ...]:
+    return _ends(sde, tuple(float(sde.t_at(lam)) for lam in lams))
+
+
+def _ends(sde: SDE, times: tuple[float, ...]) -> tuple[float, ...]:
+    # the ends are T and t_min to the last bit, whatever rounding made of them
+    return (sde.T, *times[1:-1], sde.t_min)
+
+
+def _bisect(function: Callable[[float], float], value: float, low: float, high: float) -> float:
+    for _ in range(60):
+        middle = 0.5 * (low + high)
+        low, high = (middle, high) if function(middle) < value else (low, middle)
+    return 0.5 * (low + high)

@@ -1,0 +1,236 @@
+"""From noise to data and back: `sample`, `solve`, `encode`, `decode`."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from contextlib import nullcontext
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from scoresde.denoiser import BaseDenoiser, Field, floating_dtype
+from scoresde.grids import Grid
+from scoresde.integrate import Callback, Solution, integrate
+from scoresde.noise import Noise, SeededNoise
+from scoresde.sde import Prior
+from scoresde.solvers import AdamsPC, Solver
+
+
+def sample(
+    model: BaseDenoiser,
+    shape: Sequence[int] | None = None,
+    *,
+    x: Tensor | None = None,
+    solver: Solver | None = None,
+    grid: Grid | None = None,
+    steps: int | None = None,
+    nfe: int | None = None,
+    noise: Noise | None = None,
+    seed: int | None = None,
+    cond: Mapping[str, Any] | None = None,
+    prior: Prior | None = None,
+    denoise: bool = True,
+    state_dtype: torch.dtype | None = None,
+    device: torch.device | str | None = None,
+    callback: Callback | None = None,
+    progress: bool = False,
+    grad: bool = False,
+) -> Tensor:
+    """Draw samples: solve from the prior at T to the data.
+
+    Args:
+        model: the denoiser.
+        shape: (B, *) of the samples, whose start is drawn from the prior; or
+        x: the start at T, (B, *).
+        solver: how to step; `AdamsPC()` by default.
+        grid: where to step; `DensityGrid()` by default.
+        steps: number of steps, the one to sigma = 0 included; or
+        nfe: budget of network calls, never exceeded. 50 steps where neither is given; adaptive
+            solvers take neither.
+        noise: the source of all randomness; or
+        seed: its seed. Sample i of a seed is the same in every batch.
+        cond: keyword arguments for the network; tensors of B rows are per sample.
+        prior: the law of the start; `model.sde.prior()` by default.
+        denoise: end at sigma = 0; else at t_min, where the flow is still a bijection.
+        state_dtype: of the state; by default the model's, but float32 at least.
+        device: where to solve; where the model is, by default.
+        callback: called after every step of a fixed grid.
+        progress: show a progress bar.
+        grad: keep the graph, so that gradients flow to x, cond and the parameters.
+
+    Returns:
+        Samples (B, *).
+
+    Raises:
+        ValueError: arguments that contradict each other or lie out of range, by name.
+        SolveError: a solve that went wrong, as one of `NonFiniteState`, `StepSizeUnderflow` and
+            `MaxEvaluations`; its `.x` keeps the samples that did not.
+    """
+    solution = solve(
+        model, shape, x=x, solver=solver, grid=grid, steps=steps, nfe=nfe, noise=noise, seed=seed,
+        cond=cond, prior=prior, denoise=denoise, state_dtype=state_dtype, device=device,
+        callback=callback, progress=progress, grad=grad,
+    )  # fmt: skip
+    return solution.x
+
+
+def solve(
+    model: BaseDenoiser,
+    shape: Sequence[int] | None = None,
+    *,
+    x: Tensor | None = None,
+    solver: Solver | None = None,
+    grid: Grid | None = None,
+    steps: int | None = None,
+    nfe: int | None = None,
+    noise: Noise | None = None,
+    seed: int | None = None,
+    cond: Mapping[str, Any] | None = None,
+    prior: Prior | None = None,
+    denoise: bool = True,
+    encode: bool = False,
+    state_dtype: torch.dtype | None = None,
+    device: torch.device | str | None = None,
+    callback: Callback | None = None,
+    trajectory: bool = False,
+    progress: bool = False,
+    grad: bool = False,
+) -> Solution:
+    """Solve as `sample` does, and return the whole `Solution`.
+
+    The arguments that `sample` has mean the same here; the others are
+
+    Args:
+        encode: solve from t_min to T instead, from x, by a deterministic solver.
+        trajectory: keep the states at all levels of a fixed grid.
+
+    Raises:
+        ValueError, SolveError: as `sample`.
+    """
+    check_model(model)
+    if noise is not None and seed is not None:
+        raise ValueError(f"seed={seed} and noise={noise}: give one of them")
+    noise = noise or SeededNoise(seed)
+    place = _place(model, x, device, state_dtype)
+    if (x is None) == (shape is None):
+        raise ValueError("shape, x: give the samples' shape (B, *), or the x to start from")
+    if x is not None:
+        if prior is not None:
+            raise ValueError("prior: nothing is drawn from it where x is given; leave it out")
+        x = check_data(x, "x").to(**place)
+    else:
+        # the prior is a visit of its own: no draw of the solve shares its address
+        z = noise.fold(-1).normal(torch.empty(_check_shape(shape), **place))
+        x = (prior or model.sde.prior()).draw(z)
+    with nullcontext() if grad else torch.no_grad():
+        return integrate(
+            Field(model, cond), x, solver or AdamsPC(), noise, grid=grid, steps=steps, nfe=nfe,
+            denoise=denoise, encode=encode, callback=callback, trajectory=trajectory,
+            progress=progress,
+        )  # fmt: skip
+
+
+def encode(
+    model: BaseDenoiser,
+    x: Tensor,
+    *,
+    solver: Solver | None = None,
+    grid: Grid | None = None,
+    steps: int | None = None,
+    cond: Mapping[str, Any] | None = None,
+    progress: bool = False,
+    grad: bool = False,
+) -> Tensor:
+    """Return the latent code at T of x (B, *), taken as the state at t_min, by the flow.
+
+    `decode` inverts it, up to the error of the solver. The arguments are those of `sample`.
+
+    Raises:
+        ValueError: a stochastic solver; integer or non-finite x.
+    """
+    return solve(
+        model, x=x, solver=solver, grid=grid, steps=steps, cond=cond, denoise=False, encode=True,
+        progress=progress, grad=grad,
+    ).x  # fmt: skip
+
+
+def decode(
+    model: BaseDenoiser,
+    z: Tensor,
+    *,
+    solver: Solver | None = None,
+    grid: Grid | None = None,
+    steps: int | None = None,
+    cond: Mapping[str, Any] | None = None,
+    progress: bool = False,
+    grad: bool = False,
+) -> Tensor:
+    """Return the state at t_min of the latent code z (B, *) at T: the inverse of `encode`.
+
+    Raises:
+        ValueError: as `sample`.
+    """
+    return sample(
+        model, x=z, solver=solver, grid=grid, steps=steps, cond=cond, denoise=False,
+        progress=progress, grad=grad,
+    )  # fmt: skip
+
+
+def check_model(model: BaseDenoiser) -> None:
+    """Refuse what is no denoiser, and a network that would drop units at random.
+
+    Raises:
+        TypeError: not a denoiser.
+        ValueError: active dropout, which would make the field random.
+    """
+    if not isinstance(model, BaseDenoiser):
+        raise TypeError(
+            f"model: a {type(model).__name__} is no denoiser; wrap a network in "
+            f"scoresde.Denoiser(net, sde, predicts=...), and unwrap DistributedDataParallel "
+            f"(its .module), which would wait for calls of other processes"
+        )
+    dropout = (nn.Dropout, nn.Dropout1d, nn.Dropout2d, nn.Dropout3d, nn.AlphaDropout)
+    if any(m.training and m.p > 0.0 for m in model.modules() if isinstance(m, dropout)):
+        raise ValueError("model: dropout is active, so the network is random; call model.eval()")
+
+
+def check_data(x: Tensor, name: str) -> Tensor:
+    """Return x (B, *) if it is floating and finite.
+
+    Raises:
+        ValueError: naming the argument, what is wrong and the remedy.
+    """
+    if not x.is_floating_point():
+        raise ValueError(
+            f"{name}: dtype {x.dtype} where floats are meant; map integer data to model space "
+            f"with the transform of the data set, such as scoresde.data.Affine"
+        )
+    if x.ndim < 2:
+        raise ValueError(f"{name}: shape {tuple(x.shape)}, need (B, *) with at least two axes")
+    if x.device.type != "meta" and not bool(x.isfinite().all()):
+        rows = (~x.isfinite()).flatten(1).any(1).nonzero().flatten().tolist()
+        raise ValueError(f"{name}: NaN or infinite values in {len(rows)} rows, first {rows[:8]}")
+    return x
+
+
+def _check_shape(shape: Sequence[int] | None) -> tuple[int, ...]:
+    if shape is None or len(shape) < 2 or any(n < (i > 0) for i, n in enumerate(shape)):
+        raise ValueError(f"shape={shape} must be (B, *), with B >= 0 and positive axes after it")
+    return tuple(shape)
+
+
+def _place(
+    model: BaseDenoiser,
+    x: Tensor | None,
+    device: torch.device | str | None,
+    dtype: torch.dtype | None,
+) -> dict[str, Any]:
+    anchor = next(model.parameters(), None)
+    if device is None:
+        owner = anchor if anchor is not None else x
+        device = torch.device("cpu") if owner is None else owner.device
+    if dtype is None:
+        own = floating_dtype(model) or (x.dtype if x is not None else torch.get_default_dtype())
+        dtype = torch.promote_types(own, torch.float32)
+    return {"device": device, "dtype": dtype}

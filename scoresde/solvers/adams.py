@@ -1,0 +1,170 @@
+"""The Adams predictor-corrector in the polar frame: the default solver."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from functools import lru_cache
+
+import numpy as np
+from torch import Tensor
+
+from scoresde.denoiser import Field
+from scoresde.noise import Noise
+from scoresde.sde import Level
+from scoresde.solvers.base import Solver, Step
+from scoresde.tensors import Scalar, Term, cos, lincomb, log, sin, tan
+
+History = tuple[tuple[Scalar, Term], ...]
+"""The last corrected values of v, newest first, each with its angle."""
+
+
+@dataclass(frozen=True)
+class AdamsPC(Solver):
+    """Adams-Bashforth-Moulton on the probability flow in polar form, one network call a step.
+
+    For data of deviation c let r = sqrt(alpha^2 c^2 + sigma^2), phi = atan2(sigma, alpha c) and
+    y = x / r. Then every Gaussian diffusion has the probability flow
+
+        dy/dphi = v(y, phi) = cos(phi) eps - sin(phi) x0 / c,
+
+    and v = 0 for white Gaussian data of deviation c: the linear part of the flow costs no steps.
+    v is interpolated by a polynomial in u = log tan(phi), which is -lam up to a constant, bent to
+    stay finite at sigma = 0 and at alpha = 0.
+
+    A step corrects the state it is given with the prediction made there (Moulton, one order
+    above), moves v along with it at constant eps, and extrapolates from the corrected state
+    (Bashforth). The corrector so reuses the call of the predictor, as UniC does for data
+    prediction (Zhao et al. 2023, arXiv:2302.04867). Predictor-corrector pairs of this kind:
+    Hairer, Norsett and Wanner 1993, Solving Ordinary Differential Equations I, Sec. III.1.
+
+    Attributes:
+        order: nodes of the predictor, from 1 to 6; the order builds up over the first steps.
+
+    Raises:
+        ValueError: another order.
+    """
+
+    order: int = 3
+    stochastic = False
+
+    def __post_init__(self) -> None:
+        if self.order not in range(1, 7):
+            raise ValueError(f"order={self.order} must lie between 1 and 6")
+
+    def step(
+        self,
+        field: Field,
+        x: Tensor,
+        here: Level,
+        there: Level,
+        state: History | None,
+        noise: Noise,
+    ) -> Step:
+        c = field.data_std
+        terms, surprise, gain, angles = self._evaluate(field, x, here, state or ())
+        # at constant eps, v = (eps - sin(phi) y) / cos(phi) moves by -tan(phi) with y
+        swing = -tan(angles[0]) * gain if state else 0.0
+        weights = bashforth(there.angle(c), angles[: self.order])
+        weights += (0.0,) * (len(terms) - len(weights))
+        shift = gain + weights[0] * swing
+        r = there.radius(c)
+        ahead = tuple(r * (w + shift * s) for w, s in zip(weights, surprise, strict=True))
+        new = lincomb((r / here.radius(c), x), *_scaled(ahead, terms))
+        corrected = tuple(float(j == 0) + swing * s for j, s in enumerate(surprise))
+        v = terms[0] if state is None else (1.0, lincomb(*_scaled(corrected, terms)))
+        return Step(new, ((angles[0], v), *(state or ()))[: self.order])
+
+    def finish(
+        self, field: Field, x: Tensor, here: Level, state: History | None, noise: Noise
+    ) -> Step:
+        """Return x0 = c (cos(phi) y - sin(phi) v), of the corrected y and v."""
+        c = field.data_std
+        terms, surprise, gain, angles = self._evaluate(field, x, here, state or ())
+        shift = gain / cos(angles[0])  # cos(phi) dy - sin(phi) dv, with dv = -tan(phi) dy
+        sine = sin(angles[0])
+        weights = tuple(c * (shift * s - sine * (j == 0)) for j, s in enumerate(surprise))
+        start = c * cos(angles[0]) / here.radius(c)
+        return Step(lincomb((start, x), *_scaled(weights, terms)))
+
+    def _evaluate(
+        self, field: Field, x: Tensor, here: Level, state: History
+    ) -> tuple[tuple[Term, ...], tuple[Scalar, ...], Scalar, tuple[Scalar, ...]]:
+        """Call the network, and return what the corrector makes of it.
+
+        Returns:
+            terms: v here and at the nodes of the history.
+            surprise: coefficients, over terms, of v here less its extrapolation from the history.
+            gain: what the corrector adds to y, as a multiple of the surprise.
+            angles: of the terms.
+        """
+        phi = here.angle(field.data_std)
+        v = field(x, here).term(eps=cos(phi), x0=-sin(phi) / field.data_std)
+        terms = (v, *(term for _, term in state))
+        angles = (phi, *(angle for angle, _ in state))
+        if not state:
+            return terms, (1.0,), 0.0, angles
+        surprise, gain = moulton(angles)
+        return terms, surprise, gain, angles
+
+
+def bashforth(there: Scalar, angles: tuple[Scalar, ...]) -> tuple[Scalar, ...]:
+    """Return the weights of v at angles, newest first, in the integral from angles[0] to there."""
+    if isinstance(there, Tensor):
+        return _integrate(angles[0], there, angles)
+    return _integrate_once(angles[0], there, angles)
+
+
+def moulton(angles: tuple[Scalar, ...]) -> tuple[tuple[Scalar, ...], Scalar]:
+    """Return the corrector of the step from angles[1] to angles[0].
+
+    The interpolant through all angles and the one through the old angles differ by the surprise,
+    v_0 less the extrapolation of the old ones, times the Lagrange polynomial of angles[0].
+
+    Returns:
+        surprise: coefficients of the surprise over v at angles.
+        gain: integral of that Lagrange polynomial over the step.
+    """
+    if isinstance(angles[0], Tensor):
+        return _correction(angles)
+    return _correction_once(angles)
+
+
+def _integrate(start: Scalar, stop: Scalar, angles: tuple[Scalar, ...]) -> tuple[Scalar, ...]:
+    nodes = tuple(_coordinate(a) for a in angles)
+    middle, half = 0.5 * (stop + start), 0.5 * (stop - start)
+    points = [_coordinate(middle + half * x) for x, _ in _GAUSS]
+    return tuple(
+        half * sum(w * _lagrange(u, j, nodes) for u, (_, w) in zip(points, _GAUSS, strict=True))
+        for j in range(len(nodes))
+    )
+
+
+def _correction(angles: tuple[Scalar, ...]) -> tuple[tuple[Scalar, ...], Scalar]:
+    new, *old = (_coordinate(a) for a in angles)
+    extrapolation = tuple(-_lagrange(new, j, tuple(old)) for j in range(len(old)))
+    return (1.0, *extrapolation), _integrate(angles[1], angles[0], angles)[0]
+
+
+# a grid is solved over and over, and its weights are the same every time
+_integrate_once = lru_cache(maxsize=4096)(_integrate)
+_correction_once = lru_cache(maxsize=4096)(_correction)
+
+
+def _coordinate(phi: Scalar) -> Scalar:
+    return log((sin(phi) + _BEND) / (cos(phi) + _BEND))
+
+
+def _lagrange(u: Scalar, j: int, nodes: tuple[Scalar, ...]) -> Scalar:
+    factors = ((u - n) / (nodes[j] - n) for i, n in enumerate(nodes) if i != j)
+    return math.prod(factors, start=1.0)
+
+
+def _scaled(weights: tuple[Scalar, ...], terms: tuple[Term, ...]) -> list[Term]:
+    return [(w * c, y) for w, (c, y) in zip(weights, terms, strict=True)]
+
+
+# sines and cosines below this count as 0 in u: about the smallest sigma a network resolves
+_BEND = 1e-2
+
+_GAUSS = tuple(zip(*(array.tolist() for array in np.polynomial.legendre.leggauss(8)), strict=True))

@@ -1,0 +1,78 @@
+"""The interface of a solver: one step from level to level."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from typing import Any, NamedTuple
+
+from torch import Tensor
+
+from scoresde.denoiser import Field
+from scoresde.noise import Noise
+from scoresde.sde import Level
+from scoresde.tensors import Scalar, exp
+
+
+class Step(NamedTuple):
+    """What a step returns.
+
+    Attributes:
+        x: the new state (B, *).
+        state: the solver's history, handed to its next step.
+        error: embedded estimate of the local error (B, *), from adaptive solvers.
+    """
+
+    x: Tensor
+    state: Any = None
+    error: Tensor | None = None
+
+
+class Solver(ABC):
+    """One step of a method, as a frozen dataclass of its hyper-parameters.
+
+    A method is written against `Level` (alpha, sigma) and `Prediction`, so it serves every
+    process; `here` and `there` may lie either way round for a deterministic one. A solver keeps
+    nothing: history goes out in `Step.state` and comes back in.
+
+    Attributes:
+        order: of the global error in the step size: of the end point for a deterministic solver,
+            of the law's moments (weak order) for a stochastic one.
+        stochastic: whether it draws noise.
+        evals: network calls a step.
+    """
+
+    order: int
+    stochastic: bool
+    evals: int = 1
+
+    def init(self, field: Field, x: Tensor, level: Level) -> Any:
+        """Return the state before the first step, and refuse processes that cannot be solved."""
+        return None
+
+    @abstractmethod
+    def step(
+        self, field: Field, x: Tensor, here: Level, there: Level, state: Any, noise: Noise
+    ) -> Step:
+        """Step from x (B, *) at level `here` to level `there`, with sigma > 0 at both."""
+
+    def finish(self, field: Field, x: Tensor, here: Level, state: Any, noise: Noise) -> Step:
+        """Step from `here` to sigma = 0: the expected data, one network call, first order."""
+        return Step(field(x, here).x0)
+
+    def clock(self, level: Level) -> Scalar:
+        """Return the time of the Brownian motion that drives the method: (sigma / alpha)^2."""
+        return exp(-2.0 * level.lam)
+
+    def nfe(self, steps: int, denoise: bool) -> int:
+        """Return the network calls of a solve of `steps` steps, the last to sigma = 0 or not."""
+        return self.evals * (steps - 1) + 1 if denoise else self.evals * steps
+
+
+class Corrector(Solver):
+    """A solver from a level to itself, which leaves the marginal law as it is.
+
+    It steps at `there`, and is of use inside a `PredictorCorrector`.
+    """
+
+    order = 1
+    stochastic = True

@@ -1,0 +1,97 @@
+"""DDIM and ancestral sampling: Gaussian steps around the predicted data."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from torch import Tensor
+
+from scoresde.denoiser import Field
+from scoresde.noise import Noise
+from scoresde.sde import Level, forward_kernel
+from scoresde.solvers.base import Solver, Step
+from scoresde.tensors import Scalar, expm1, lincomb, sqrt
+
+
+@dataclass(frozen=True)
+class DDIM(Solver):
+    """DDIM: x_s = alpha_s x0 + sqrt(sigma_s^2 - eta^2 v) eps + eta sqrt(v) z.
+
+    v = sigma_s^2 (1 - e^{2 (lam_t - lam_s)}) is the posterior variance of x_s given x_t and x0.
+    eta = 0 is the first-order exponential integrator of the probability flow, eta = 1 samples
+    the DDPM posterior (Song et al. 2021, arXiv:2010.02502, eqs. 12, 16).
+
+    Attributes:
+        eta: amount of noise, in [0, 1].
+
+    Raises:
+        ValueError: eta outside [0, 1].
+    """
+
+    eta: float = 0.0
+    order = 1
+
+    def __post_init__(self) -> None:
+        if not 0.0 <= self.eta <= 1.0:
+            raise ValueError(f"eta={self.eta} must lie in [0, 1]")
+
+    @property
+    def stochastic(self) -> bool:
+        return self.eta > 0.0
+
+    def step(
+        self, field: Field, x: Tensor, here: Level, there: Level, state: Any, noise: Noise
+    ) -> Step:
+        share = self.eta**2 * new_noise(here, there) if self.stochastic else 0.0
+        mean = field(x, here).combine(x0=there.alpha, eps=there.sigma * sqrt(1.0 - share))
+        if not self.stochastic:
+            return Step(mean)
+        z = noise.increment(x, self.clock(there), self.clock(here))
+        return Step(lincomb((1.0, mean), (there.sigma * sqrt(share), z)))
+
+
+@dataclass(frozen=True)
+class Ancestral(Solver):
+    """Ancestral sampling of DDPM: the posterior mean given x0, and one of its two variances.
+
+    The posterior's own variance is that of q(x_s | x_t, x0), right for data that are one point
+    (and the same as `DDIM(eta=1)`); the forward kernel's variance is right for white Gaussian data
+    (Ho et al. 2020, arXiv:2006.11239, Sec. 3.2; Song et al. 2021, arXiv:2011.13456, App. F).
+
+    Attributes:
+        forward_variance: take the forward kernel's variance, the larger one.
+
+    Raises:
+        ValueError: at the start of a solve, forward_variance where alpha is 0.
+    """
+
+    forward_variance: bool = False
+    order = 1
+    stochastic = True
+
+    def init(self, field: Field, x: Tensor, level: Level) -> None:
+        if self.forward_variance and isinstance(level.alpha, float) and level.alpha == 0.0:
+            raise ValueError(
+                f"solver={self}: the forward kernel has no inverse at t={level.t} of {field.sde}, "
+                f"where alpha is 0; choose a smaller T, or forward_variance=False"
+            )
+
+    def step(
+        self, field: Field, x: Tensor, here: Level, there: Level, state: Any, noise: Noise
+    ) -> Step:
+        share = new_noise(here, there)
+        mean = field(x, here).combine(x0=there.alpha, eps=there.sigma * sqrt(1.0 - share))
+        std = (
+            forward_kernel(there, here).std if self.forward_variance else there.sigma * sqrt(share)
+        )
+        z = noise.increment(x, self.clock(there), self.clock(here))
+        return Step(lincomb((1.0, mean), (std, z)))
+
+
+def new_noise(here: Level, there: Level) -> Scalar:
+    """Return 1 - e^{2 (lam_here - lam_there)}, for a less noisy `there`.
+
+    It is the share of sigma_there^2 that x_here and x0 leave undetermined, in [0, 1].
+    """
+    return -expm1(2.0 * (here.lam - there.lam))

@@ -1,0 +1,69 @@
+"""Langevin correctors."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from scoresde.denoiser import Field
+from scoresde.noise import Noise
+from scoresde.sde import Level
+from scoresde.solvers.base import Corrector, Step
+from scoresde.tensors import lincomb, sqrt
+
+
+@dataclass(frozen=True)
+class Langevin(Corrector):
+    """Langevin step x + e score + sqrt(2 e) z, with e from the signal-to-noise ratio.
+
+    e = 2 (snr |z| / |score|)^2, of each sample's own norms (Song et al. 2021, arXiv:2011.13456,
+    Algs. 4 and 5, with alpha_i = 1), so that no sample depends on another.
+
+    Attributes:
+        snr: ratio of the drift's norm to the noise's, times a constant; the r of the paper.
+        batch_mean_norms: take the norms' means over the batch, as the paper's code does; samples
+            then depend on their batch mates.
+    """
+
+    snr: float = 0.16
+    batch_mean_norms: bool = False
+
+    def step(
+        self, field: Field, x: Tensor, here: Level, there: Level, state: Any, noise: Noise
+    ) -> Step:
+        score, z = field(x, there).score, noise.normal(x, there.t)
+        drift, spread = _norm(score), _norm(z)
+        if self.batch_mean_norms:
+            drift, spread = drift.mean(0, keepdim=True), spread.mean(0, keepdim=True)
+        ratio = spread / drift
+        # with e = 2 (snr ratio)^2 the step is x + 2 snr ratio (z + snr ratio score)
+        move = torch.addcmul(z, ratio, score, value=self.snr)
+        return Step(torch.addcmul(x, ratio, move, value=2.0 * self.snr), state)
+
+
+@dataclass(frozen=True)
+class AnnealedLangevin(Corrector):
+    """Langevin step x + e score + sqrt(2 e) z, with e = 2 (snr sigma)^2 of the level.
+
+    Song and Ermon 2019, arXiv:1907.05600, Alg. 1, with the step of Song et al. 2021's code. The
+    step is affine in x and z for Gaussian data: on N(0, V) it leaves the variance V / (1 - e / 2V).
+
+    Attributes:
+        snr: the step's deviation sqrt(2 e) is 2 snr sigma.
+    """
+
+    snr: float = 0.16
+
+    def step(
+        self, field: Field, x: Tensor, here: Level, there: Level, state: Any, noise: Noise
+    ) -> Step:
+        e = 2.0 * (self.snr * there.sigma) ** 2
+        mean = field(x, there).combine(x=1.0, eps=-e / there.sigma)
+        return Step(lincomb((1.0, mean), (sqrt(2.0 * e), noise.normal(x, there.t))), state)
+
+
+def _norm(x: Tensor) -> Tensor:
+    return torch.linalg.vector_norm(x, dim=tuple(range(1, x.ndim)), keepdim=True)

@@ -1,0 +1,70 @@
+"""A predictor and a corrector, as one solver."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from torch import Tensor
+
+from scoresde.denoiser import Field
+from scoresde.noise import Noise
+from scoresde.sde import Level
+from scoresde.solvers.base import Corrector, Solver, Step
+from scoresde.solvers.langevin import Langevin
+from scoresde.solvers.reverse_diffusion import ReverseDiffusion
+from scoresde.tensors import Scalar
+
+
+@dataclass(frozen=True)
+class PredictorCorrector(Solver):
+    """Predict the next level, then correct at that level.
+
+    Song et al. 2021, arXiv:2011.13456, Alg. 1. The state at the last level before sigma = 0 is
+    corrected too. (The paper's code corrects before it predicts.)
+
+    Attributes:
+        predictor: a one-step solver; one that keeps a history would mix states before and after
+            correction.
+        corrector: run at the level that the predictor reached.
+        corrections: corrector steps a level.
+
+    Raises:
+        ValueError: corrections below 1, or a corrector in the predictor's place.
+    """
+
+    predictor: Solver = ReverseDiffusion()
+    corrector: Corrector = Langevin()
+    corrections: int = 1
+    stochastic = True
+
+    def __post_init__(self) -> None:
+        if self.corrections < 1:
+            raise ValueError(f"corrections={self.corrections}: at least one, or no corrector")
+        if isinstance(self.predictor, Corrector):
+            raise ValueError(f"predictor={self.predictor} stays at a level; it cannot predict")
+
+    @property
+    def order(self) -> int:
+        return min(1, self.predictor.order)
+
+    @property
+    def evals(self) -> int:
+        return self.predictor.evals + self.corrections * self.corrector.evals
+
+    def init(self, field: Field, x: Tensor, level: Level) -> Any:
+        return self.predictor.init(field, x, level)
+
+    def step(
+        self, field: Field, x: Tensor, here: Level, there: Level, state: Any, noise: Noise
+    ) -> Step:
+        x, state, _ = self.predictor.step(field, x, here, there, state, noise)
+        for j in range(self.corrections):
+            x = self.corrector.step(field, x, there, there, None, noise.fold(j)).x
+        return Step(x, state)
+
+    def finish(self, field: Field, x: Tensor, here: Level, state: Any, noise: Noise) -> Step:
+        return self.predictor.finish(field, x, here, state, noise)
+
+    def clock(self, level: Level) -> Scalar:
+        return self.predictor.clock(level)
