@@ -1,0 +1,94 @@
+"""NumPy files. Object arrays, whose reading would run code, are refused."""
+
+from __future__ import annotations
+
+import zipfile
+import zlib
+from pathlib import Path
+
+import numpy as np
+import torch
+from numpy.lib.npyio import NpzFile
+from torch import Tensor
+
+from scoresde.data.dataset import Dataset
+
+_DAMAGE = (ValueError, EOFError, zipfile.BadZipFile, zlib.error)
+_NAMES = ("train", "test", "train_labels", "test_labels")
+
+
+def npy(train: str | Path, test: str | Path | None = None, *, levels: int | None = None) -> Dataset:
+    """Read the samples (N, *) of one .npy file, and a test set from another; images (N, C, H, W).
+
+    uint8 files, and floats of torch's default dtype, stay on disk and are read where they are used
+    (memory-mapped, copy on write); other dtypes are converted in memory.
+
+    Args:
+        train: path of the training samples.
+        test: path of the test samples. Without one the test set is empty: see `Dataset.split`.
+        levels: the number of grey levels of integer data.
+
+    Raises:
+        FileNotFoundError: there is no such file.
+        ValueError: a file is damaged or holds objects, or the data fail the checks of `Dataset`.
+    """
+    samples = _read_npy(Path(train))
+    held_out = samples[:0] if test is None else _read_npy(Path(test))
+    return Dataset(samples, held_out, levels=levels, name=Path(train).stem)
+
+
+def npz(path: str | Path, *, levels: int | None = None, classes: tuple[str, ...] = ()) -> Dataset:
+    """Read a .npz file with the arrays `train` and, as there are, `test` and their labels.
+
+    The arrays are `train`, `test`, `train_labels`, `test_labels`, as `numpy.savez` names them.
+
+    Raises:
+        FileNotFoundError: there is no such file.
+        ValueError: the file is damaged, holds objects, lacks `train` or has arrays of other names,
+            or the data fail the checks of `Dataset`.
+    """
+    path = Path(path)
+    try:
+        with path.open("rb") as file, NpzFile(file, allow_pickle=False) as archive:
+            found = {name: _tensor(archive[name]) for name in archive.files}
+    except _DAMAGE as error:
+        raise _unreadable(path, "numpy.savez", error) from error
+    if "train" not in found or not set(found) <= set(_NAMES):
+        raise ValueError(
+            f"{path} holds the arrays {sorted(found)}: name them {', '.join(_NAMES)}; only train "
+            "is required"
+        )
+    train, train_labels = found["train"], found.get("train_labels")
+    return Dataset(
+        train,
+        found.get("test", train[:0]),
+        train_labels,
+        found.get("test_labels", None if train_labels is None else train_labels[:0]),
+        levels=levels,
+        name=path.stem,
+        classes=classes,
+    )
+
+
+def _read_npy(path: Path) -> Tensor:
+    try:
+        return _tensor(np.lib.format.open_memmap(path, mode="c"))
+    except _DAMAGE as error:
+        raise _unreadable(path, "numpy.save", error) from error
+
+
+def _tensor(array: np.ndarray) -> Tensor:
+    if array.dtype.kind not in "fiu":
+        raise ValueError(f"the array is of dtype {array.dtype}, not floats or integers")
+    if array.dtype.kind == "f":
+        dtype = torch.empty(0).numpy().dtype
+    else:
+        dtype = array.dtype if array.dtype == np.uint8 else np.dtype(np.int64)
+    return torch.from_numpy(array.astype(dtype, copy=False))
+
+
+def _unreadable(path: Path, writer: str, error: Exception) -> ValueError:
+    return ValueError(
+        f"{path} cannot be read ({error}): write it with {writer}, arrays of numbers only (objects "
+        "would need pickle, which runs code)"
+    )

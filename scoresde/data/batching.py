@@ -1,0 +1,73 @@
+"""Endless batches in an order that depends on the seed and the step alone."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import numpy as np
+import torch
+from torch import Tensor
+
+
+def batches(
+    data: Tensor,
+    batch_size: int,
+    *,
+    seed: int,
+    start_step: int = 0,
+    labels: Tensor | None = None,
+) -> Iterator[tuple[Tensor, Tensor | None]]:
+    """Iterate for ever over shuffled batches of `data` and, if given, its `labels`.
+
+    Epoch e visits every sample once, in a permutation drawn from (seed, e). Epochs follow each
+    other without a gap: a batch may end one epoch and begin the next, so all batches are full. The
+    batch of step k is a function of (seed, k) only, so a run resumed at `start_step` sees exactly
+    what it would have seen.
+
+    Args:
+        data: (N, *) samples.
+        batch_size: samples a batch, B; may exceed N.
+        seed: a non-negative integer.
+        start_step: the step of the first batch.
+        labels: (N,) labels.
+
+    Returns:
+        An iterator of (x, label), shapes (B, *) and (B,); label is None without `labels`.
+
+    Raises:
+        ValueError: no data, a count out of range, or labels that do not match the data.
+    """
+    if len(data) == 0:
+        raise ValueError(f"data has shape {tuple(data.shape)}: there is nothing to draw from")
+    if batch_size < 1:
+        raise ValueError(f"batch_size={batch_size} must be at least 1")
+    if seed < 0 or start_step < 0:
+        raise ValueError(f"seed={seed} and start_step={start_step} must not be negative")
+    if labels is not None and len(labels) != len(data):
+        raise ValueError(f"labels has {len(labels)} labels for {len(data)} samples: give one each")
+    return (
+        (data[index], None if labels is None else labels[index])
+        for index in _indices(len(data), batch_size, seed, start_step)
+    )
+
+
+def random_flip(x: Tensor, generator: torch.Generator) -> Tensor:
+    """Mirror each image of (B, *, W) left to right with probability 1/2."""
+    one_each = (len(x), *[1] * (x.ndim - 1))
+    flip = torch.rand(one_each, generator=generator, device=generator.device) < 0.5
+    return torch.where(flip.to(x.device), x.flip(-1), x)
+
+
+def _indices(n: int, batch_size: int, seed: int, start_step: int) -> Iterator[Tensor]:
+    epoch, offset = divmod(start_step * batch_size, n)
+    pending = _permutation(n, seed, epoch)[offset:]
+    while True:
+        while len(pending) < batch_size:
+            epoch += 1
+            pending = torch.cat([pending, _permutation(n, seed, epoch)])
+        yield pending[:batch_size]
+        pending = pending[batch_size:]
+
+
+def _permutation(n: int, seed: int, epoch: int) -> Tensor:
+    return torch.from_numpy(np.random.default_rng((seed, epoch)).permutation(n))

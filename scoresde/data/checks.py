@@ -1,0 +1,79 @@
+"""The checks that data pass at the door: errors name the argument, the value and the remedy."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+MAX_LEVELS = 2**16
+"""More grey levels than this cannot be told apart reliably in float32."""
+
+
+def require_level_count(levels: int) -> None:
+    """Raise ValueError unless `levels` is a number of grey levels: an int in 2..65536."""
+    if not isinstance(levels, int) or not 2 <= levels <= MAX_LEVELS:
+        raise ValueError(
+            f"levels={levels!r} is not a number of grey levels: give an int in 2..{MAX_LEVELS} "
+            "(256 for 8-bit images), or None for continuous data"
+        )
+
+
+def require_grey_levels(name: str, x: Tensor, levels: int) -> None:
+    """Raise ValueError unless `x` holds integers in 0..levels-1."""
+    if not _is_integer(x):
+        raise ValueError(
+            f"{name} holds {x.dtype} values, but levels={levels} declares integers "
+            f"0..{levels - 1}: give integers (for images in [0, 1], "
+            f"({levels - 1} * x).round().to(torch.uint8)), or levels=None for continuous data"
+        )
+    if x.numel() == 0:
+        return
+    low, high = (bound.item() for bound in torch.aminmax(x))
+    if low < 0 or high >= levels:
+        raise ValueError(
+            f"{name} is outside the declared range: it spans {low}..{high}, but levels={levels} "
+            f"declares 0..{levels - 1}: shift the data, or declare levels={int(high) + 1} or more"
+        )
+
+
+def require_continuous(name: str, x: Tensor) -> None:
+    """Raise ValueError unless `x` holds finite floating-point values."""
+    if not x.is_floating_point():
+        raise ValueError(
+            f"{name} holds {x.dtype} values, but levels=None declares continuous data: "
+            "give their number of grey levels (levels=256 for 8-bit images), or convert with "
+            ".float()"
+        )
+    require_finite(name, x)
+
+
+def require_finite(name: str, x: Tensor) -> None:
+    """Raise ValueError, saying how many and where first, if `x` holds NaN or infinities."""
+    if x.numel() == 0:
+        return
+    # NaN wins both ends, so one pass settles the common case without a mask the size of the data.
+    if all(torch.isfinite(bound) for bound in torch.aminmax(x)):
+        return
+    where = torch.nonzero(~torch.isfinite(x))
+    first = tuple(where[0].tolist())
+    raise ValueError(
+        f"{name} holds {len(where)} of {x.numel()} values that are not finite (the first is "
+        f"{x[first].item()} at index {first}): remove or impute them"
+    )
+
+
+def require_labels(name: str, labels: Tensor, count: int) -> None:
+    """Raise ValueError unless `labels` are `count` class indices, shape (count,), from 0 up."""
+    if not _is_integer(labels) or labels.ndim != 1:
+        raise ValueError(
+            f"{name} is {labels.dtype} of shape {tuple(labels.shape)}: give one class index a "
+            f"sample, integers of shape ({count},)"
+        )
+    if len(labels) != count:
+        raise ValueError(f"{name} has {len(labels)} labels for {count} samples: give one each")
+    if count and labels.min() < 0:
+        raise ValueError(f"{name} has a negative label, {labels.min().item()}: count from 0")
+
+
+def _is_integer(x: Tensor) -> bool:
+    return not (x.is_floating_point() or x.is_complex() or x.dtype == torch.bool)

@@ -1,0 +1,390 @@
+"""Transforms, data sets, toys and batches: laws and closed forms."""
+
+from __future__ import annotations
+
+import dataclasses
+import itertools
+import json
+import math
+import sys
+
+import pytest
+import torch
+from hypothesis import assume, given, settings
+from hypothesis import strategies as st
+from scipy import stats
+
+from scoresde import data
+from scoresde.data import Affine, Dataset
+
+quick = settings(max_examples=50, deadline=None)
+level_counts = st.integers(2, 2**16)
+intervals = st.sampled_from([(-1.0, 1.0), (0.0, 1.0), (-0.5, 0.5), (0.0, 255.0), (-3.0, 7.0)])
+maps = st.sampled_from([Affine.bins, Affine.endpoints])
+
+
+def generator(seed=0):
+    return torch.Generator().manual_seed(seed)
+
+
+# Affine
+
+
+@quick
+@given(maps, level_counts, intervals)
+def test_uniform_density_costs_log2_levels_bits_per_dim(make, levels, interval):
+    transform = make(levels, *interval)
+    edges = torch.tensor([-0.5, levels - 0.5], dtype=torch.float64)
+    low, high = (edges - transform.loc) / transform.scale
+    log_prob_per_dim = -math.log(high - low)
+    bits = -(log_prob_per_dim + transform.log_det) / math.log(2)
+    assert bits == pytest.approx(math.log2(levels), abs=1e-12)
+
+
+@pytest.mark.parametrize(
+    ("transform", "bits"),
+    [
+        (Affine.bins(256, 0.0, 1.0), 8.0),
+        (Affine.bins(256, -1.0, 1.0), 7.0),
+        (Affine.endpoints(256), math.log2(127.5)),
+    ],
+)
+def test_log_det_gives_the_offsets_of_the_literature(transform, bits):
+    assert -transform.log_det / math.log(2) == pytest.approx(bits, abs=1e-14)
+
+
+@quick
+@given(maps, level_counts, intervals, st.integers(0, 2**32))
+def test_dequantised_integers_come_back_exactly(make, levels, interval, seed):
+    transform = make(levels, *interval)
+    x = torch.randint(levels, (500,), generator=generator(seed))
+    x[:2] = torch.tensor([0, levels - 1])
+    assert torch.equal(transform.to_pixels(transform.forward(x)).long(), x)
+    y = transform.forward(x, generator(seed))
+    assert torch.equal(transform.to_pixels(y).long(), x)
+    assert not torch.equal(y, transform.forward(x))
+
+
+def test_bins_fill_the_interval_and_endpoints_reach_it():
+    x = torch.arange(256, dtype=torch.uint8)
+    centres = (torch.arange(256) + 0.5) / 256
+    torch.testing.assert_close(Affine.bins(256, 0.0, 1.0).forward(x), centres, rtol=0, atol=0)
+    edm = Affine.endpoints(256)
+    torch.testing.assert_close(edm.forward(x), x / 127.5 - 1, rtol=0, atol=2**-23)
+    assert edm.forward(x)[[0, -1]].tolist() == [-1.0, 1.0]
+
+
+def test_dequantisation_noise_is_uniform_over_the_bin():
+    x = torch.full((100_000,), 3, dtype=torch.uint8)
+    u = Affine.bins(256, 0.0, 256.0).forward(x, generator()) - 3
+    assert u.min() > 0
+    assert u.max() < 1
+    assert stats.kstest(u.numpy(), "uniform").pvalue > 1e-6
+
+
+def test_dequantised_density_averages_to_the_mass_of_the_bin():
+    # E_u[p(y(k + u))] |dy/dx| is the probability of level k: it pins offset, width and log-det.
+    model = torch.distributions.Normal(0.3, 0.5)
+    transform = Affine.bins(4)
+    k = torch.arange(4)
+    noisy = transform.forward(k.repeat(40_000, 1), generator())
+    density = (model.log_prob(noisy) + transform.log_det).exp()
+    edges = torch.linspace(-1, 1, 5)
+    mass = model.cdf(edges[1:]) - model.cdf(edges[:-1])
+    assert ((density.mean(0) - mass).abs() < 5 * density.std(0) / 200).all()
+
+
+def test_noise_of_a_sample_depends_on_the_seed_and_not_on_the_batch_after_it():
+    x = torch.randint(256, (7, 3, 4, 4), generator=generator(1))
+    transform = Affine.bins(256)
+    y = transform.forward(x, generator(5))
+    assert torch.equal(transform.forward(x[:3], generator(5)), y[:3])
+    assert not torch.equal(transform.forward(x, generator(6)), y)
+
+
+def test_standardise_whitens_each_feature_and_knows_its_log_det():
+    x = torch.randn(50, 3, 2, 2, generator=generator(), dtype=torch.float64)
+    x = x * torch.tensor([0.1, 2.0, 30.0])[:, None, None] + 5
+    transform = Affine.standardise(x)
+    y = transform.forward(x)
+    variance, mean = torch.var_mean(y, dim=(0, 2, 3), correction=0)
+    torch.testing.assert_close(mean, torch.zeros(3).double(), rtol=0, atol=1e-13)
+    torch.testing.assert_close(variance, torch.ones(3).double(), rtol=1e-12, atol=0)
+    torch.testing.assert_close(transform.inverse(y), x, rtol=1e-14, atol=1e-14)
+    jacobian = torch.autograd.functional.jacobian(
+        lambda v: transform.forward(v.view(1, 3, 2, 2)).flatten(), x[0].flatten()
+    )
+    assert transform.log_det == pytest.approx(torch.linalg.slogdet(jacobian)[1].item() / 12)
+
+
+def test_a_transform_survives_json():
+    for transform in (Affine.bins(17), Affine((1.0, 2.0), (3.0, 0.1)), Affine()):
+        stored = json.loads(json.dumps(dataclasses.asdict(transform)))
+        assert Affine(**stored) == transform
+    assert repr(Affine.endpoints(256)) == "Affine(loc=127.5, scale=127.5, levels=256)"
+
+
+def test_to_pixels_clips_and_chooses_the_smallest_dtype():
+    assert Affine.bins(256).to_pixels(torch.tensor([-9.0, 9.0])).tolist() == [0, 255]
+    assert Affine.bins(256).to_pixels(torch.zeros(1)).dtype == torch.uint8
+    assert Affine.bins(257).to_pixels(torch.zeros(1)).dtype == torch.int32
+
+
+@pytest.mark.parametrize(
+    ("make", "message"),
+    [
+        (lambda: Affine(scale=0.0), r"scale=0\.0 must be positive"),
+        (lambda: Affine(scale=(1.0, -2.0)), "scale=.* must be positive"),
+        (lambda: Affine(loc=math.nan), "loc=nan must be one finite number"),
+        (lambda: Affine(levels=1), "levels=1 .* 2..65536"),
+        (lambda: Affine.bins(256, 1.0, -1.0), r"low=1\.0 must be below high=-1\.0"),
+        (lambda: Affine.standardise(torch.ones(4, 2)), r"constant in features \[0, 1\]"),
+        (lambda: Affine.standardise(torch.ones(4)), r"x has shape \(4,\)"),
+        (lambda: Affine.standardise(torch.ones(4, 2).byte()), "x holds torch.uint8"),
+        (lambda: Affine.bins(256).forward(torch.rand(2, 3)), r"x holds torch.float32 .*levels=256"),
+        (lambda: Affine.bins(17).forward(torch.tensor([3, 17])), r"x is outside .* 3\.\.17"),
+        (lambda: Affine.bins(17).forward(torch.tensor([-1, 3])), r"x is outside .* -1\.\.3"),
+        (lambda: Affine().forward(torch.tensor([1, 2])), r"x holds torch.int64 .*levels=None"),
+        (lambda: Affine().forward(torch.tensor([[1.0, math.inf]])), r"1 of 2 .*inf at .*\(0, 1\)"),
+        (lambda: Affine((1.0, 2.0)).forward(torch.zeros(4, 3)), r"loc has 2 features.*\(4, 3\)"),
+        (lambda: Affine().to_pixels(torch.zeros(1)), "levels=None.*inverse"),
+        (lambda: Affine.bins(4).to_pixels(torch.tensor([math.nan])), "y holds 1 of 1 .*nan"),
+    ],
+)
+def test_transforms_refuse_at_the_door(make, message):
+    with pytest.raises(ValueError, match=message):
+        make()
+
+
+# Dataset
+
+
+def test_split_keeps_every_sample_once_and_the_proportions_of_the_classes():
+    labels = torch.tensor([0] * 50 + [1] * 30 + [2] * 20)
+    x = torch.arange(100)[:, None]
+    everything = Dataset(x, x[:0], labels, labels[:0], levels=100)
+    half = everything.split(0.3, seed=1)
+    assert sorted([*half.train[:, 0].tolist(), *half.test[:, 0].tolist()]) == list(range(100))
+    assert half.test_labels is not None
+    assert half.test_labels.bincount().tolist() == [15, 9, 6]
+    assert torch.equal(half.test_labels, labels[half.test[:, 0]])
+    assert half.train_labels is not None
+    assert torch.equal(half.train_labels, labels[half.train[:, 0]])
+    assert torch.equal(everything.split(0.3, seed=1).test, half.test)
+    assert not torch.equal(everything.split(0.3, seed=2).test, half.test)
+
+
+def test_dataset_describes_itself():
+    x = torch.zeros(3, 1, 8, 8, dtype=torch.uint8)
+    labels = torch.tensor([0, 2, 1], dtype=torch.uint8)
+    dataset = Dataset(x, x[:1], labels, labels[:1], levels=17, name="tiny")
+    assert (
+        repr(dataset) == "Dataset('tiny': 3 train, 1 test, shape (1, 8, 8), 17 levels, 3 classes)"
+    )
+    assert (dataset.shape, dataset.num_classes, dataset.classes) == ((1, 8, 8), 3, ("0", "1", "2"))
+    with pytest.raises(dataclasses.FrozenInstanceError):
+        dataset.levels = 3  # pyright: ignore[reportAttributeAccessIssue]
+
+
+X, Y = torch.zeros(4, 2), torch.tensor([0, 1, 1, 0])
+K = torch.zeros(4, 2, dtype=torch.uint8)
+
+
+@pytest.mark.parametrize(
+    ("make", "message"),
+    [
+        (lambda: Dataset(torch.zeros(4), X), r"train has shape \(4,\)"),
+        (lambda: Dataset(X[:0], X), r"train has shape \(0, 2\)"),
+        (lambda: Dataset(X, torch.zeros(4, 3)), r"test is .*\(4, 3\).*\(4, 2\)"),
+        (lambda: Dataset(X, X.double()), "test is torch.float64"),
+        (lambda: Dataset(K, K), "train holds torch.uint8 .*levels=None"),
+        (lambda: Dataset(X, X, levels=256), "train holds torch.float32 .*levels=256"),
+        (lambda: Dataset(K, K + 20, levels=17), r"test is outside .* 20\.\.20, but levels=17"),
+        (lambda: Dataset(K, K, levels=0), "levels=0"),
+        (lambda: Dataset(X, X / 0), r"test holds 8 of 8 .*nan at index \(0, 0\)"),
+        (lambda: Dataset(X, X, Y), "train_labels is given, but .* not both"),
+        (lambda: Dataset(X, X, classes=("a",)), "classes is given"),
+        (lambda: Dataset(X, X, Y, Y[:3]), "test_labels has 3 labels for 4"),
+        (lambda: Dataset(X, X, Y.float(), Y), "train_labels is torch.float32"),
+        (lambda: Dataset(X, X, Y, Y - 1), "test_labels has a negative label, -1"),
+        (lambda: Dataset(X, X, Y, Y, classes=("a",)), "names 1 classes, .* up to 1"),
+        (lambda: Dataset(X, X).split(0.5), "has a test set already"),
+        (lambda: Dataset(X, X[:0]).split(0.01), "test_share=0.01 leaves 0 of 4"),
+        (lambda: Dataset(X, X[:0]).split(-0.5), r"test_share=-0\.5 must lie"),
+    ],
+)
+def test_datasets_refuse_at_the_door(make, message):
+    with pytest.raises(ValueError, match=message):
+        make()
+
+
+# Toys and digits
+
+
+def cell_masses(log_prob, low, high, cells, inner):
+    """The mass of each of cells x cells squares, by the midpoint rule on inner^2 points in each."""
+    n = cells * inner
+    axis = low + (high - low) * (torch.arange(n, dtype=torch.float64) + 0.5) / n
+    density = log_prob(torch.cartesian_prod(axis, axis)).exp().view(cells, inner, cells, inner)
+    return density.sum((1, 3)) * ((high - low) / n) ** 2
+
+
+@pytest.mark.parametrize(
+    ("toy", "log_prob", "reach"),
+    [
+        (data.checkerboard, data.checkerboard_log_prob, 2.0),
+        (data.gaussians8, data.gaussians8_log_prob, 3.6),
+        (data.rings, data.rings_log_prob, 2.0),
+    ],
+)
+def test_toy_samples_follow_their_density(toy, log_prob, reach):
+    mass = cell_masses(log_prob, -reach, reach, cells=16, inner=32)
+    assert mass.sum().item() == pytest.approx(1, abs=1e-12)
+    x = toy(20_000, seed=3).train.double()
+    counts = torch.histogramdd(x, bins=[16, 16], range=[-reach, reach] * 2).hist
+    assert counts.sum() == len(x)
+    # Cells too rare for the chi-squared approximation are pooled into one.
+    rare = mass * len(x) < 5
+    observed = torch.cat([counts[~rare], counts[rare].sum()[None]])
+    expected = torch.cat([mass[~rare], mass[rare].sum()[None]]) * len(x)
+    kept = expected > 0
+    assert observed[~kept].sum() == 0
+    expected = expected[kept] * (observed.sum() / expected.sum())
+    assert stats.chisquare(observed[kept].numpy(), expected.numpy()).pvalue > 1e-6
+
+
+def test_checkerboard_samples_lie_on_dark_squares_even_after_rounding(monkeypatch):
+    x = data.checkerboard(100_000).train
+    assert (data.checkerboard_log_prob(x) == -math.log(8)).all()
+    # Every pair of draws at an edge of a square, or one float32 step below it.
+    edges = torch.arange(0, 1, 0.25)
+    edges = torch.cat([edges, edges + 0.25 - 2**-24])
+    pairs = torch.cartesian_prod(edges, edges).T
+    monkeypatch.setattr(torch, "rand", lambda *shape, generator: pairs)
+    x = data.checkerboard(pairs.shape[1] // 2)
+    together = torch.cat([x.train, x.test])
+    assert (data.checkerboard_log_prob(together) == -math.log(8)).all()
+
+
+def test_moons_and_spirals_lie_within_noise_of_their_curves():
+    moons = data.moons(5000)
+    assert moons.train_labels is not None
+    lower = moons.train_labels[:, None] == 1
+    arc = torch.where(lower, torch.tensor([1.0, 0.5]) - moons.train, moons.train)
+    assert ((arc.norm(dim=1) - 1).abs() < 0.05 * 6).all()
+    assert (arc[:, 1] > -0.05 * 6).all()
+
+    spirals = data.spirals(5000)
+    assert spirals.train_labels is not None
+    unturned = torch.where(spirals.train_labels[:, None] == 1, -spirals.train, spirals.train)
+    turn = torch.linspace(0, 1, 2000)
+    arm = (
+        2
+        * turn[:, None]
+        * torch.stack([(3 * math.pi * turn).cos(), (3 * math.pi * turn).sin()], dim=1)
+    )
+    assert (torch.cdist(unturned, arm).amin(1) < 0.05 * 6).all()
+
+
+@pytest.mark.parametrize(
+    "toy", [data.moons, data.spirals, data.rings, data.gaussians8, data.checkerboard]
+)
+def test_toys_are_reproducible_with_independent_test_sets(toy):
+    first, again, other = toy(100, seed=4), toy(100, seed=4), toy(100, seed=5)
+    assert torch.equal(first.train, again.train)
+    assert torch.equal(first.test, again.test)
+    assert not torch.equal(first.train, other.train)
+    assert not torch.equal(first.train, first.test)
+    assert first.train.shape == first.test.shape == (100, 2)
+    with pytest.raises(ValueError, match="n=0"):
+        toy(0)
+
+
+def test_toy_densities_refuse_other_dimensions():
+    for log_prob in (
+        data.checkerboard_log_prob,
+        data.gaussians8_log_prob,
+        data.rings_log_prob,
+    ):
+        with pytest.raises(ValueError, match=r"x has shape \(4, 3\)"):
+            log_prob(torch.zeros(4, 3))
+
+
+def test_digits_are_those_of_scikit_learn(monkeypatch):
+    from sklearn.datasets import load_digits
+
+    digits = data.digits()
+    assert (digits.shape, digits.levels, digits.num_classes) == ((1, 8, 8), 17, 10)
+    assert digits.train.dtype == torch.uint8
+    assert len(digits.train) + len(digits.test) == 1797
+    pixels, labels = (torch.from_numpy(array) for array in load_digits(return_X_y=True))
+    together = torch.cat([digits.train, digits.test]).flatten(1).double().sum(0)
+    torch.testing.assert_close(together, pixels.sum(0))
+    assert digits.test_labels is not None
+    share = digits.test_labels.bincount() / labels.bincount()
+    assert ((share - 0.2).abs() < 0.5 / 170).all()
+    monkeypatch.setitem(sys.modules, "sklearn.datasets", None)
+    with pytest.raises(ImportError, match=r"pip install 'scoresde\[data\]'"):
+        data.digits()
+
+
+# Batches
+
+
+@quick
+@given(
+    n=st.integers(1, 40),
+    batch_size=st.integers(1, 60),
+    seed=st.integers(0, 2**40),
+    resume=st.integers(0, 30),
+)
+def test_batches_visit_every_sample_once_an_epoch_and_resume_anywhere(n, batch_size, seed, resume):
+    x = torch.arange(n)[:, None]
+    steps = max(3 * n // batch_size, resume) + 4
+    stream = data.batches(x, batch_size, seed=seed, labels=torch.arange(n) + 100)
+    seen = list(itertools.islice(stream, steps))
+    for batch, label in seen:
+        assert batch.shape == (batch_size, 1)
+        assert label is not None
+        assert torch.equal(batch[:, 0] + 100, label)
+    order = torch.cat([batch[:, 0] for batch, _ in seen])
+    for epoch in order.split(n):
+        assert len(epoch.unique()) == len(epoch)
+    resumed = data.batches(x, batch_size, seed=seed, start_step=resume)
+    for (batch, _), (again, label) in zip(seen[resume:], resumed, strict=False):
+        assert torch.equal(batch, again)
+        assert label is None
+
+
+@quick
+@given(st.integers(0, 2**32), st.integers(0, 2**32))
+def test_epochs_and_seeds_shuffle_differently(seed, other):
+    assume(seed != other)
+    x = torch.arange(50)[:, None]
+    first, second = itertools.islice(data.batches(x, 50, seed=seed), 2)
+    elsewhere, _ = next(data.batches(x, 50, seed=other))
+    assert not torch.equal(first[0], second[0])
+    assert not torch.equal(first[0], elsewhere)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"batch_size": 0}, "batch_size=0"),
+        ({"seed": -1}, "seed=-1"),
+        ({"start_step": -1}, "start_step=-1"),
+        ({"labels": torch.zeros(3)}, "labels has 3 labels for 4"),
+        ({"data": X[:0]}, r"data has shape \(0, 2\)"),
+    ],
+)
+def test_batches_refuse_before_the_first_batch(arguments, message):
+    with pytest.raises(ValueError, match=message):
+        data.batches(**{"data": X, "batch_size": 2, "seed": 0, **arguments})
+
+
+def test_random_flip_mirrors_half_of_the_images():
+    x = torch.arange(12, dtype=torch.uint8).view(1, 2, 2, 3).repeat(1000, 1, 1, 1)
+    flipped = (data.random_flip(x, generator(2)) == x.flip(-1)).all((1, 2, 3))
+    kept = (data.random_flip(x, generator(2)) == x).all((1, 2, 3))
+    assert torch.equal(flipped, ~kept)
+    assert stats.binomtest(int(flipped.sum()), 1000).pvalue > 1e-6
