@@ -10,6 +10,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from itertools import chain
 from typing import Any, Literal, get_args
 
 import torch
@@ -263,5 +264,6 @@ class Field:
 
 
 def floating_dtype(net: nn.Module) -> torch.dtype | None:
-    """Return the dtype of the network's floating parameters, or None where it has none."""
-    return next((p.dtype for p in net.parameters() if p.is_floating_point()), None)
+    """Return the dtype of the network's floating parameters, or buffers, or None without any."""
+    tensors = chain(net.parameters(), net.buffers())
+    return next((p.dtype for p in tensors if p.is_floating_point()), None)

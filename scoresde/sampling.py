@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from contextlib import nullcontext
+from itertools import chain
 from typing import Any
 
 import torch
@@ -226,7 +227,7 @@ def _place(
     device: torch.device | str | None,
     dtype: torch.dtype | None,
 ) -> dict[str, Any]:
-    anchor = next(model.parameters(), None)
+    anchor = next(chain(model.parameters(), model.buffers()), None)
     if device is None:
         owner = anchor if anchor is not None else x
         device = torch.device("cpu") if owner is None else owner.device

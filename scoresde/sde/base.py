@@ -12,7 +12,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from scoresde.tensors import Scalar, atan2, expm1, hypot, lincomb, log, sqrt
+from scoresde.tensors import Scalar, atan2, expm1, hypot, lincomb, log, per_sample, sqrt
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,11 +44,10 @@ class Level:
         """Return phi = atan2(sigma, alpha c), in [0, pi/2]."""
         return atan2(self.sigma, self.alpha * data_std)
 
-    def rows(self, index: Tensor) -> Level:
-        """Select samples; a level that the batch shares stays as it is."""
-        return Level(
-            *(v[index] if isinstance(v, Tensor) else v for v in (self.t, self.alpha, self.sigma))
-        )
+    def like(self, x: Tensor) -> Level:
+        """Return the level with its per-sample values, if it has them, in the rank of x (B, *)."""
+        values = (self.t, self.alpha, self.sigma)
+        return Level(*(per_sample(v, x) if isinstance(v, Tensor) else v for v in values))
 
 
 CLEAN = Level(t=0.0, alpha=1.0, sigma=0.0)

@@ -1,0 +1,173 @@
+"""Exact denoisers: data whose score is known at every level of every process.
+
+For a mixture sum_k w_k N(mu_k, C_k) the law at a level is sum_k w_k N(alpha mu_k, V_k) with
+V_k = alpha^2 C_k + sigma^2 I, and so are its score, its denoiser and its density. A Gaussian has
+its probability flow in closed form too.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from scoresde.denoiser import BaseDenoiser, Prediction
+from scoresde.sde import SDE, Level
+from scoresde.tensors import Scalar
+
+
+class GaussianMixture:
+    """The mixture sum_k w_k N(mu_k, C_k) over R^D.
+
+    Attributes:
+        weights: w (K,), positive, summing to 1.
+        means: mu (K, D).
+        covariances: C (K, D, D), symmetric positive semi-definite.
+
+    Raises:
+        ValueError: shapes that do not fit, weights that are no distribution, or covariances that
+            are not symmetric positive semi-definite.
+    """
+
+    def __init__(self, weights: Tensor, means: Tensor, covariances: Tensor) -> None:
+        k, d = means.shape
+        if weights.shape != (k,) or covariances.shape != (k, d, d):
+            raise ValueError(
+                f"weights {tuple(weights.shape)}, means {tuple(means.shape)}, covariances "
+                f"{tuple(covariances.shape)}: need (K,), (K, D), (K, D, D)"
+            )
+        if not (weights > 0).all() or abs(float(weights.sum()) - 1.0) > 1e-6:
+            raise ValueError(f"weights={weights.tolist()} must be positive and sum to 1")
+        self.weights, self.means, self.covariances = weights, means, covariances
+        self.variances, self.axes = torch.linalg.eigh(covariances)
+        slack = -1e-6 * float(self.variances.abs().max())
+        skew = float((covariances - covariances.mT).abs().max())
+        if float(self.variances.min()) < slack or skew > -slack:
+            raise ValueError("covariances must be symmetric and positive semi-definite")
+        self.variances = self.variances.clamp(min=0.0)
+
+    @property
+    def mean(self) -> Tensor:
+        """Mean of the mixture (D,)."""
+        return self.weights @ self.means
+
+    @property
+    def covariance(self) -> Tensor:
+        """Covariance of the mixture (D, D)."""
+        spread = self.means - self.mean
+        within = torch.einsum("k,kij->ij", self.weights, self.covariances)
+        return within + torch.einsum("k,ki,kj->ij", self.weights, spread, spread)
+
+    def log_prob(self, x: Tensor, level: Level | None = None) -> Tensor:
+        """Return the log-density (B,) in nats of x (B, *), as data or as states at a level."""
+        alpha, sigma = (1.0, 0.0) if level is None else (level.alpha, level.sigma)
+        _, variances, coordinates = self._project(x, alpha, sigma)
+        return self._log_joint(variances, coordinates).logsumexp(1)
+
+    def sample(self, z: Tensor, u: Tensor) -> Tensor:
+        """Map unit normals z (B, D) and uniforms u (B,) to samples (B, D)."""
+        edges = self.weights.cumsum(0)[:-1].contiguous()
+        k = torch.bucketize(u, edges)
+        scaled = self.variances[k].sqrt() * z
+        return self.means[k] + torch.einsum("bij,bj->bi", self.axes[k], scaled)
+
+    def posterior(self, operator: Tensor, y: Tensor, noise_covariance: Tensor) -> GaussianMixture:
+        """Return the law of x given y = A x + n, n ~ N(0, R): a mixture again.
+
+        mu_k' = mu_k + K_k (y - A mu_k),  C_k' = (I - K_k A) C_k,  with
+        K_k = C_k A^T (A C_k A^T + R)^-1 and w_k' proportional to w_k N(y; A mu_k, A C_k A^T + R).
+
+        Args:
+            operator: A (M, D), of any rank.
+            y: the measurement (M,).
+            noise_covariance: R (M, M), positive definite.
+        """
+        c = self.covariances
+        s = operator @ c @ operator.mT + noise_covariance
+        residual = y - self.means @ operator.mT
+        gain = torch.linalg.solve(s, operator @ c).mT
+        means = self.means + torch.einsum("kdm,km->kd", gain, residual)
+        keep = torch.eye(c.shape[-1], dtype=c.dtype, device=c.device) - gain @ operator
+        # Joseph's form keeps the covariance symmetric and positive under rounding
+        after = keep @ c @ keep.mT + gain @ noise_covariance @ gain.mT
+        normal = torch.distributions.MultivariateNormal(torch.zeros_like(residual), s)
+        weights = (self.weights.log() + normal.log_prob(residual)).softmax(0)
+        return GaussianMixture(weights, means, after)
+
+    def denoiser(self, sde: SDE, data_std: float | None = None) -> ExactDenoiser:
+        """Return the exact denoiser of this data under a process."""
+        return ExactDenoiser(self, sde, data_std)
+
+    def _project(self, x: Tensor, alpha: Scalar, sigma: Scalar) -> tuple[Tensor, Tensor, Tensor]:
+        # alpha (b, 1, 1), variances of x_t along the axes (b, K, D), and its coordinates on them
+        a, s = (
+            v.reshape(-1, 1, 1).to(x.dtype) if isinstance(v, Tensor) else x.new_full((1, 1, 1), v)
+            for v in (alpha, sigma)
+        )
+        variances = a * a * self.variances.to(x) + s * s
+        offset = x.flatten(1)[:, None] - a * self.means.to(x)
+        return a, variances, torch.einsum("kji,bkj->bki", self.axes.to(x), offset)
+
+    def _log_joint(self, variances: Tensor, coordinates: Tensor) -> Tensor:
+        each = coordinates * coordinates / variances + (2 * math.pi * variances).log()
+        return self.weights.to(each).log() - 0.5 * each.sum(-1)
+
+
+class Gaussian(GaussianMixture):
+    """Gaussian data N(m, C), whose probability flow is known in closed form.
+
+    Args:
+        mean: m (D,).
+        covariance: C (D, D).
+    """
+
+    def __init__(self, mean: Tensor, covariance: Tensor) -> None:
+        super().__init__(torch.ones_like(mean[:1]), mean[None], covariance[None])
+
+    def flow(self, x: Tensor, here: Level, there: Level) -> Tensor:
+        """Return where the probability flow takes x (B, *) from one level to another.
+
+        x_u = alpha_u m + sqrt(V_u / V_t) (x_t - alpha_t m) along the axes of C, with
+        V = alpha^2 c^2 + sigma^2.
+        """
+        _, before, coordinates = self._project(x, here.alpha, here.sigma)
+        alpha, after, _ = self._project(x, there.alpha, there.sigma)
+        moved = coordinates * (after / before).sqrt()
+        out = alpha * self.means.to(x) + torch.einsum("kij,bkj->bki", self.axes.to(x), moved)
+        return out.reshape(x.shape)
+
+
+class ExactDenoiser(BaseDenoiser):
+    """The exact denoiser of a Gaussian mixture, at every level of a process.
+
+    Args:
+        data: the mixture.
+        sde: the process.
+        data_std: root mean variance of the mixture by default.
+    """
+
+    def __init__(self, data: GaussianMixture, sde: SDE, data_std: float | None = None) -> None:
+        if data_std is None:
+            data_std = float(data.covariance.diagonal().mean().sqrt())
+        super().__init__(sde, data_std)
+        self.data = data
+
+    def forward(self, x: Tensor, level: Level, **cond: Any) -> Prediction:
+        data = self.data
+        alpha, variances, coordinates = data._project(x, level.alpha, level.sigma)
+        share = data._log_joint(variances, coordinates).softmax(1)[..., None]
+        # v = alpha eps - sigma x0, where both are linear in the coordinates: no difference of
+        # like terms at any level, unlike eps from x0 or x0 from eps
+        white = coordinates / variances
+        sigma = (
+            level.sigma.reshape(-1, 1, 1).to(x.dtype)
+            if isinstance(level.sigma, Tensor)
+            else level.sigma
+        )
+        eps = sigma * white
+        x0 = alpha * data.variances.to(x) * white
+        turned = torch.einsum("kij,bkj->bki", data.axes.to(x), alpha * eps - sigma * x0)
+        v = (share * (turned - sigma * data.means.to(x))).sum(1)
+        return Prediction.of("v", x, v.reshape(x.shape), level, self.sde)
