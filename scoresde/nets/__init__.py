@@ -1,0 +1,20 @@
+"""Networks to denoise with: a multilayer perceptron and a U-Net.
+
+The convention is `net(x, t)` or `net(x, t, label=label)`, and the answer has the shape of x:
+
+- x (B, *) in the dtype of the weights;
+- t (B,) in float32 or float64 whatever the dtype of the weights, since half precision merges
+  neighbouring times;
+- label (B,) in int64, for a network built with `num_classes=K`. -1 is "no class", and so is leaving
+  label out: the unconditional network of classifier-free guidance (Ho and Salimans 2022,
+  arXiv:2207.12598) is this one without its label.
+
+No network couples the samples of a batch, none reads a value back from the device, and each is
+differentiable in x as often as asked, in reverse and in forward mode. The last layer starts at
+zero, and so does the output.
+"""
+
+from scoresde.nets.mlp import MLP
+from scoresde.nets.unet import UNet
+
+__all__ = ["MLP", "UNet"]

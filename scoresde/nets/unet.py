@@ -1,0 +1,213 @@
+"""The U-Net of score-based image models, in one to three spatial dimensions."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from functools import partial
+from itertools import pairwise
+from typing import Literal
+
+import torch
+from torch import Tensor, nn
+from torch.nn.functional import silu
+
+from scoresde.nets.layers import (
+    Conditioning,
+    Resample,
+    Residual,
+    ResidualBlock,
+    Sinusoids,
+    conv,
+    fourier_frequencies,
+    group_norm,
+    positional_frequencies,
+)
+
+
+class UNet(nn.Module):
+    """DDPM++ and NCSN++, and what lies between (Song et al. 2021, arXiv:2011.13456, App. H).
+
+    Level 0 is the full resolution and each level after it half the last. The sizes of Song et al.
+    for CIFAR-10, with `dropout=0.1` and `scale_shift=False`:
+
+    - DDPM++: `UNet(3, width=128, multipliers=(1, 2, 2, 2), blocks=4)` on 999 t with `time_scale=1`
+    - NCSN++: the same with `embedding="fourier", resample=(1, 3, 3, 1), progressive_input=True`
+      on log sigma
+
+    Args:
+        channels: of x (B, channels, *), and of the output.
+        width: channels of level 0 before its multiplier.
+        multipliers: of the width, one for each level.
+        blocks: residual blocks a level on the way down; one more on the way up.
+        attention: levels with self-attention: after each block going down, after the last going
+            up. The middle has it as well, unless no level does.
+        heads: of each attention.
+        dims: spatial dimensions, 1 to 3.
+        dropout: probability of dropping an activation in training.
+        num_classes: K, or None for a network without classes.
+        embedding: of t: "positional", `width` sinusoids at geometric frequencies, or "fourier",
+            2 `width` at Gaussian ones.
+        time_scale: multiplies t, so that the embedding resolves it. Positional embeddings expect
+            time_scale * t of up to 1000; Fourier ones have this many cycles per unit of t
+            (standard deviation). None is 1000 and 16, both for t or log sigma of order 1.
+        scale_shift: let the embedding scale and shift normalised signals (Nichol and Dhariwal
+            2021, arXiv:2102.09672); False only shifts them, before the norm.
+        skip_rescale: divide every residual sum by sqrt(2).
+        resample: taps of the filter with which the resolution changes, such as (1, 3, 3, 1).
+        progressive_input: add a downsampled copy of x to each level ("residual" in Song et al.).
+
+    Raises:
+        ValueError: an argument out of its range; when called, an x, t or label that does not fit,
+            or a resolution that the levels cannot halve.
+    """
+
+    def __init__(
+        self,
+        channels: int,
+        *,
+        width: int = 64,
+        multipliers: Sequence[int] = (1, 2, 2),
+        blocks: int = 2,
+        attention: Sequence[int] = (1,),
+        heads: int = 1,
+        dims: int = 2,
+        dropout: float = 0.0,
+        num_classes: int | None = None,
+        embedding: Literal["positional", "fourier"] = "positional",
+        time_scale: float | None = None,
+        scale_shift: bool = True,
+        skip_rescale: bool = True,
+        resample: Sequence[float] = (1.0, 1.0),
+        progressive_input: bool = False,
+    ) -> None:
+        super().__init__()
+        _check_sizes(channels, width, multipliers, blocks, attention, heads, dims)
+        self.channels, self.dims, self.levels = channels, dims, len(multipliers)
+        block = partial(
+            ResidualBlock, dims, dropout=dropout, scale_shift=scale_shift, rescale=skip_rescale
+        )
+        widths = [width * m for m in multipliers]
+        at = [heads if level in attention else 0 for level in range(self.levels)]
+        down, skips = _encoder(block, partial(Resample, dims, resample), widths, width, blocks, at)
+        middle = [block(widths[-1], widths[-1], heads=h) for h in (heads * any(at), 0)]
+        up = _decoder(block, partial(Resample, dims, resample, up=True), widths, skips, blocks, at)
+        sizes = [b.modulation for b in (*down, *middle, *up)]
+        sinusoids = _sinusoids(embedding, width, time_scale)
+        self.conditioning = Conditioning(sinusoids, 4 * width, sizes, num_classes)
+        self.stem = conv(dims, channels, width)
+        self.down, self.middle, self.up = map(nn.ModuleList, (down, middle, up))
+        self.pyramid = nn.ModuleList()
+        for inputs, outputs in pairwise([channels, *widths[:-1]]) if progressive_input else ():
+            blur = Resample(dims, resample, stride=1)
+            self.pyramid.append(nn.Sequential(blur, conv(dims, inputs, outputs, stride=2)))
+        self.add = Residual(skip_rescale)
+        self.norm = group_norm(widths[0])
+        self.head = conv(dims, widths[0], channels, zero=True)
+
+    def forward(self, x: Tensor, t: Tensor, label: Tensor | None = None) -> Tensor:
+        """Return a tensor of the shape of x (B, channels, *), for t (B,) and label (B,) or None."""
+        self._check(x)
+        modulations = iter(self.conditioning(x, t, label))
+        pyramid, copy = iter(self.pyramid), x
+        h = self.stem(x)
+        skips = [h]
+        for block in self.down:
+            h = block(h, next(modulations))
+            if self.pyramid and block.resamples:
+                h = copy = self.add(next(pyramid)(copy), h)
+            skips.append(h)
+        for block in self.middle:
+            h = block(h, next(modulations))
+        for block in self.up:
+            if not block.resamples:
+                h = torch.cat([h, skips.pop()], dim=1)
+            h = block(h, next(modulations))
+        return self.head(silu(self.norm(h)))
+
+    def _check(self, x: Tensor) -> None:
+        if x.ndim != self.dims + 2 or x.shape[1] != self.channels:
+            raise ValueError(
+                f"x: shape {tuple(x.shape)} is not (B, {self.channels}, *) with {self.dims} "
+                f"spatial dimensions"
+            )
+        factor = 2 ** (self.levels - 1)
+        if any(size % factor for size in x.shape[2:]):
+            raise ValueError(
+                f"x: size {tuple(x.shape[2:])} must be divisible by {factor}, since "
+                f"{self.levels} levels halve it {self.levels - 1} times; pad x or build the "
+                f"network with fewer multipliers"
+            )
+
+
+def _check_sizes(
+    channels: int,
+    width: int,
+    multipliers: Sequence[int],
+    blocks: int,
+    attention: Sequence[int],
+    heads: int,
+    dims: int,
+) -> None:
+    levels = len(multipliers)
+    if dims not in (1, 2, 3):
+        raise ValueError(f"dims={dims} must be 1, 2 or 3")
+    if min(channels, width, blocks, heads, levels, *multipliers) < 1 or width % 2:
+        raise ValueError(
+            f"channels={channels}, width={width}, multipliers={tuple(multipliers)}, "
+            f"blocks={blocks} and heads={heads} must be positive, width even, and a multiplier "
+            f"given for each level"
+        )
+    if not set(attention) <= set(range(levels)):
+        raise ValueError(
+            f"attention={tuple(attention)} must name levels among 0 to {levels - 1}, one for "
+            f"each multiplier; () is none"
+        )
+
+
+def _encoder(
+    block: Callable[..., ResidualBlock],
+    down: Callable[[], Resample],
+    widths: Sequence[int],
+    width: int,
+    blocks: int,
+    heads: Sequence[int],
+) -> tuple[list[ResidualBlock], list[int]]:
+    """Return the blocks on the way down, and the channels of the stem's and of every output."""
+    layers, skips = [], [width]
+    for level, outputs in enumerate(widths):
+        if level > 0:
+            layers.append(block(skips[-1], skips[-1], resample=down()))
+            skips.append(skips[-1])
+        for _ in range(blocks):
+            layers.append(block(skips[-1], outputs, heads=heads[level]))
+            skips.append(outputs)
+    return layers, skips
+
+
+def _decoder(
+    block: Callable[..., ResidualBlock],
+    up: Callable[[], Resample],
+    widths: Sequence[int],
+    skips: list[int],
+    blocks: int,
+    heads: Sequence[int],
+) -> list[ResidualBlock]:
+    """Return the blocks on the way up, each of which takes a skip unless it resamples."""
+    layers, inputs = [], widths[-1]
+    for level in reversed(range(len(widths))):
+        for i in range(blocks + 1):
+            last = heads[level] if i == blocks else 0
+            layers.append(block(inputs + skips.pop(), widths[level], heads=last))
+            inputs = widths[level]
+        if level > 0:
+            layers.append(block(inputs, inputs, resample=up()))
+    return layers
+
+
+def _sinusoids(embedding: str, width: int, scale: float | None) -> Sinusoids:
+    match embedding:
+        case "positional":
+            return Sinusoids(positional_frequencies(width // 2, 1000.0 if scale is None else scale))
+        case "fourier":
+            return Sinusoids(fourier_frequencies(width, 16.0 if scale is None else scale))
+    raise ValueError(f"embedding={embedding!r} must be 'positional' or 'fourier'")

@@ -1,0 +1,247 @@
+"""Networks: what they depend on, what they leave apart, and how they are differentiated."""
+
+import pytest
+import torch
+from torch.func import grad, jvp, vjp, vmap
+
+from scoresde.nets import MLP, UNet
+
+TINY = {"width": 8, "multipliers": (1, 2), "blocks": 1, "num_classes": 3}
+NCSNPP = {
+    "embedding": "fourier",
+    "resample": (1, 3, 3, 1),
+    "progressive_input": True,
+    "scale_shift": False,
+    "heads": 2,
+}
+NETS = {
+    "mlp": (lambda: MLP(2, hidden=16, embed=8, num_classes=3), (2,)),
+    "mlp of a tuple": (lambda: MLP((3, 4), hidden=16, embed=8, num_classes=3), (3, 4)),
+    "1-d": (lambda: UNet(2, dims=1, **TINY), (2, 8)),
+    "2-d": (lambda: UNet(1, dims=2, **TINY), (1, 8, 4)),
+    "3-d": (lambda: UNet(1, dims=3, **TINY), (1, 4, 2, 4)),
+    "ncsn++": (lambda: UNet(3, **TINY, **NCSNPP), (3, 8, 8)),
+}
+
+
+# torch scripts a few formulas of its own when it first differentiates in forward mode
+forward_mode = pytest.mark.filterwarnings("ignore:.torch.jit.script. is deprecated")
+
+
+def rouse(net):
+    """Move every parameter, those that start at zero too."""
+    for parameter in net.parameters():
+        parameter.data.add_(0.2 * torch.randn_like(parameter))
+    return net
+
+
+@pytest.fixture(autouse=True)
+def _seed():
+    torch.manual_seed(0)
+
+
+@pytest.fixture(params=NETS)
+def kind(request):
+    return NETS[request.param]
+
+
+@pytest.fixture
+def case(kind):
+    make, shape = kind
+    return rouse(make()), torch.randn(3, *shape), torch.rand(3), torch.tensor([0, 2, -1])
+
+
+def test_output_is_zero_at_first(kind):
+    make, shape = kind
+    assert torch.equal(make()(torch.randn(3, *shape), torch.rand(3)), torch.zeros(3, *shape))
+
+
+def test_output_depends_on_all_that_it_is_given(case):
+    net, x, t, label = case
+    y = net(x, t, label=label)
+    assert y.shape == x.shape
+    for other in (net(x + 0.1, t, label), net(x, t + 0.1, label), net(x, t, (label + 2) % 3)):
+        assert ((other - y).flatten(1).norm(dim=1) > 1e-3).all()
+
+
+def test_no_label_is_label_minus_one(case):
+    net, x, t, label = case
+    null = net(x, t)
+    torch.testing.assert_close(null, net(x, t, torch.full_like(label, -1)))
+    torch.testing.assert_close(null[2], net(x, t, label)[2])
+
+
+def test_batch_mates_do_not_meet(case):
+    net, x, t, label = case
+    y = net(x, t, label)
+    for i in range(3):
+        crowd, times, labels = 10 * torch.randn(5, *x.shape[1:]), torch.rand(5), torch.full((5,), 1)
+        crowd[3], times[3], labels[3] = x[i], t[i], label[i]
+        torch.testing.assert_close(net(crowd, times, labels)[3], y[i], rtol=1e-5, atol=1e-5)
+        torch.testing.assert_close(net(x[i, None], t[i, None], label[i, None])[0], y[i])
+
+
+@pytest.mark.parametrize("attention", [(), (1,)])
+def test_attention_reaches_across(attention):
+    net = rouse(UNet(1, dims=1, attention=attention, **TINY)).double()
+    for module in net.modules():
+        if isinstance(module, torch.nn.GroupNorm):  # its mean and variance reach across as well
+            module.forward = lambda x: x
+    x = torch.randn(1, 1, 256, dtype=torch.float64)
+    reach = grad(lambda x: net(x, torch.rand(1))[0, 0, 0])(x)[0, 0]
+    assert (reach[:4] != 0).all()
+    assert (reach[128:] != 0).all() == bool(attention)
+    assert (reach[128:] == 0).all() != bool(attention)
+
+
+def test_the_seed_fixes_the_weights(kind):
+    def weights():
+        torch.manual_seed(1)
+        return kind[0]().state_dict()
+
+    first, second = weights(), weights()
+    assert all(torch.equal(first[k], second[k]) for k in first)
+
+
+def test_dropout_acts_in_training_only():
+    net = rouse(UNet(1, **TINY, dropout=0.5))
+    x, t = torch.randn(2, 1, 8, 8), torch.rand(2)
+    assert not torch.equal(net(x, t), net(x, t))
+    net.eval()
+    assert torch.equal(net(x, t), net(x, t))
+
+
+@forward_mode
+def test_derivatives(case):
+    net, x, t, label = case
+    net, x = net.double(), x.double()
+
+    def f(x):
+        return net(x, t, label)
+
+    u, v = torch.randn_like(x), torch.randn_like(x)
+    h = 1e-5
+    forward = jvp(f, (x,), (v,))[1]
+    torch.testing.assert_close(forward, (f(x + h * v) - f(x - h * v)) / (2 * h))
+    (backward,) = vjp(f, x)[1](u)
+    torch.testing.assert_close((u * forward).sum(), (backward * v).sum())
+
+
+@forward_mode
+def test_second_derivatives_agree_in_forward_and_reverse_mode(case):
+    net, x, t, label = case
+    net, x = net.double(), x.double()
+    slope = grad(lambda x: net(x, t, label).sin().sum())
+    v = torch.randn_like(x)
+    forward = jvp(slope, (x,), (v,))[1]
+    reverse = grad(lambda x: (slope(x) * v).sum())(x)  # the Hessian is symmetric
+    torch.testing.assert_close(forward, reverse)
+    assert forward.norm() > 1e-3
+
+
+def test_vmap_is_the_batch(case):
+    net, x, t, label = case
+    mapped = vmap(lambda x, t, label: net(x[None], t[None], label[None])[0])(x, t, label)
+    torch.testing.assert_close(mapped, net(x, t, label), rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("name", ["mlp", "ncsn++"])
+def test_compiles_to_one_graph(name):
+    make, shape = NETS[name]
+    net, x, t = rouse(make()), torch.randn(2, *shape), torch.rand(2)
+    label = torch.tensor([1, -1])
+    torch._dynamo.reset()
+    compiled = torch.compile(net, fullgraph=True, backend="eager")
+    torch.testing.assert_close(compiled(x, t, label), net(x, t, label))
+
+
+def test_meta_device_and_back(case, kind):
+    net, x, t, label = case
+    with torch.device("meta"):
+        blank = kind[0]()
+    assert blank(x.to("meta"), t.to("meta"), label.to("meta")).shape == x.shape
+    blank.to_empty(device="cpu").load_state_dict(net.state_dict())
+    assert torch.equal(blank(x, t, label), net(x, t, label))
+
+
+def test_bfloat16_keeps_its_frequencies(case):
+    net, x, t, label = case
+    y, exact = net(x, t, label), net.conditioning.sinusoids.frequencies
+    half = net.to(torch.bfloat16)
+    z = half(x.bfloat16(), t, label)
+    assert z.dtype == torch.bfloat16
+    assert torch.equal(half.conditioning.sinusoids.frequencies, exact)
+    assert (z - y).norm() < 0.05 * y.norm()
+
+
+def test_memory_format_changes_nothing():
+    net, x, t = rouse(UNet(3, **TINY, **NCSNPP)), torch.randn(2, 3, 8, 8), torch.rand(2)
+    y = net(x, t)
+    z = net.to(memory_format=torch.channels_last)(x, t)
+    assert z.is_contiguous(memory_format=torch.channels_last)
+    torch.testing.assert_close(z, y, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("options", "parameters"),
+    [({}, 61_804_419), (NCSNPP | {"heads": 1}, 62_758_787)],
+    ids=["DDPM++", "NCSN++"],
+)
+def test_sizes_of_song_et_al(options, parameters):
+    """As counted in the authors' code, github.com/yang-song/score_sde_pytorch."""
+    config = {"width": 128, "multipliers": (1, 2, 2, 2), "blocks": 4, "dropout": 0.1}
+    with torch.device("meta"):
+        net = UNet(3, **config | {"scale_shift": False} | options)
+    assert sum(p.numel() for p in net.parameters()) == parameters
+
+
+@pytest.mark.parametrize(
+    ("build", "message"),
+    [
+        (lambda: UNet(1, dims=4), "dims=4"),
+        (lambda: UNet(0), "channels=0"),
+        (lambda: UNet(1, width=31), "width=31.*even"),
+        (lambda: UNet(1, multipliers=()), "multiplier given for each level"),
+        (lambda: UNet(1, heads=0), "heads=0"),
+        (lambda: UNet(1, width=10, heads=3), "heads=3 must divide"),
+        (lambda: UNet(1, attention=(3,)), r"attention=\(3,\).*0 to 2"),
+        (lambda: UNet(1, embedding="learned"), "embedding='learned'"),
+        (lambda: UNet(1, resample=(1, 2, 1)), r"resample=\(1, 2, 1\).*even number"),
+        (lambda: UNet(1, num_classes=0), "num_classes=0"),
+        (lambda: MLP(0), "shape=0"),
+        (lambda: MLP(2, embed=5), "embed=5"),
+    ],
+)
+def test_arguments_out_of_range(build, message):
+    with pytest.raises(ValueError, match=message):
+        build()
+
+
+X, T = torch.zeros(2, 1, 4, 4), torch.zeros(2)
+
+
+@pytest.mark.parametrize(
+    ("args", "message"),
+    [
+        ((X[:, 0], T), "x: shape .* 2 spatial dimensions"),
+        ((X.expand(2, 3, 4, 4), T), r"x: shape \(2, 3, 4, 4\) is not \(B, 1, \*\)"),
+        ((X[..., :3], T), r"x: size \(4, 3\) must be divisible by 2.*fewer multipliers"),
+        ((X, T[:1]), "t: shape"),
+        ((X, T[0]), "t: shape"),
+        ((X, T.bfloat16()), "t: .*float32 or float64"),
+        ((X, T, torch.tensor([0])), "label: shape"),
+        ((X, T, torch.tensor([0.0, 1.0])), "label: .*int64"),
+        ((X, T, torch.tensor([0, 3])), r"label: .*\[0, 3\)"),
+        ((X, T, torch.tensor([0, -2])), r"label: .*\[0, 3\)"),
+    ],
+)
+def test_inputs_that_do_not_fit(args, message):
+    with pytest.raises(ValueError, match=message):
+        UNet(1, **TINY)(*args)
+
+
+def test_mlp_refuses_other_inputs():
+    with pytest.raises(ValueError, match=r"x: shape \(2, 3\) is not \(B, 2\)"):
+        MLP(2)(torch.zeros(2, 3), T)
+    with pytest.raises(ValueError, match="num_classes=K"):
+        MLP(2)(torch.zeros(2, 2), T, torch.tensor([0, 1]))

@@ -1,0 +1,123 @@
+"""The parts of networks against their formulas."""
+
+import math
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from scipy import signal
+from torch.nn.functional import silu
+
+from scoresde.nets.layers import (
+    Attention,
+    Resample,
+    ResidualBlock,
+    Sinusoids,
+    fourier_frequencies,
+    group_norm,
+    positional_frequencies,
+)
+
+
+@pytest.fixture(autouse=True)
+def _seed():
+    torch.manual_seed(0)
+
+
+def rouse(layer):
+    """Give every parameter a value of its own, in float64."""
+    for parameter in layer.parameters():
+        parameter.data.normal_(std=0.3)
+    return layer.double()
+
+
+@pytest.mark.parametrize("heads", [1, 2])
+@pytest.mark.parametrize("sides", [(5,), (2, 3), (2, 1, 3)])
+def test_attention_is_its_formula(heads, sides):
+    layer = rouse(Attention(len(sides), 8, heads, rescale=True))
+    x = torch.randn(2, 8, *sides, dtype=torch.float64)
+    y = layer(x)
+    q, k, v = layer.qkv(layer.norm(x)).reshape(2, 3, heads, 8 // heads, -1).unbind(1)
+    result = torch.zeros(2, heads, 8 // heads, math.prod(sides), dtype=torch.float64)
+    for i in range(math.prod(sides)):
+        score = torch.einsum("bhd,bhdj->bhj", q[..., i], k).div(math.sqrt(8 / heads)).exp()
+        result[..., i] = torch.einsum("bhj,bhdj->bhd", score / score.sum(-1, keepdim=True), v)
+    expected = (x + layer.out(result.reshape(x.shape))) / math.sqrt(2)
+    torch.testing.assert_close(y, expected)
+
+
+@pytest.mark.parametrize("taps", [(1, 1), (1, 3, 3, 1), (1, 5, 10, 10, 5, 1)])
+def test_resampling_is_upfirdn(taps):
+    x = torch.randn(1, 2, 8, 12, dtype=torch.float64)
+    h, k = np.array(taps) / sum(taps), len(taps)
+
+    def along(axis, image, taps, up, down, start, size):
+        full = signal.upfirdn(taps, image, up, down=1, axis=axis)
+        return np.take(full, range(start, start + down * size, down), axis)
+
+    y, z, b = x.numpy(), x.numpy(), x.numpy()
+    for axis in (2, 3):
+        n = x.shape[axis]
+        y = along(axis, y, h, 1, 2, k // 2, n // 2)
+        z = along(axis, z, 2 * h, 2, 1, k // 2 - 1, 2 * n)
+        b = along(axis, b, h, 1, 1, k // 2 - 1, n + 1)
+    for options, expected in (({}, y), ({"up": True}, z), ({"stride": 1}, b)):
+        got = Resample(2, taps, **options).double()(x)
+        torch.testing.assert_close(got, torch.from_numpy(expected), rtol=1e-6, atol=1e-6)
+
+
+@pytest.mark.parametrize("dims", [1, 2, 3])
+@pytest.mark.parametrize("up", [False, True])
+def test_resampling_keeps_a_constant(dims, up):
+    y = Resample(dims, (1, 3, 3, 1), up=up)(torch.full((1, 1, *(8,) * dims), 3.0))
+    inside = y[(..., *(slice(1, -1),) * dims)]
+    torch.testing.assert_close(inside, torch.full_like(inside, 3.0))
+
+
+@pytest.mark.parametrize("dims", [1, 2, 3])
+def test_upsampling_is_the_transpose_of_downsampling(dims):
+    taps = (1, 2, 5, 3)
+    x, y = torch.randn(2, 3, *(8,) * dims), torch.randn(2, 3, *(4,) * dims)
+    down, up = Resample(dims, taps), Resample(dims, taps, up=True)
+    torch.testing.assert_close(2**dims * (down(x) * y).sum(), (x * up(y)).sum(), rtol=1e-4, atol=0)
+
+
+def test_two_taps_are_the_mean_and_the_nearest_neighbour():
+    x = torch.arange(16.0).reshape(1, 1, 4, 4)
+    mean = x.reshape(1, 1, 2, 2, 2, 2).mean((3, 5))
+    torch.testing.assert_close(Resample(2, (1, 1))(x), mean)
+    nearest = x.repeat_interleave(2, 2).repeat_interleave(2, 3)
+    torch.testing.assert_close(Resample(2, (1, 1), up=True)(x), nearest)
+
+
+def test_embeddings_of_time():
+    t = torch.tensor([0.0, 0.3, -1.7], dtype=torch.float64)
+    features = Sinusoids(positional_frequencies(3, scale=10.0, max_period=100.0))(t)
+    phase = t[:, None] * torch.tensor([10.0, 1.0, 0.1], dtype=torch.float64)
+    expected = torch.cat([phase.sin(), phase.cos()], 1)
+    torch.testing.assert_close(features, expected, rtol=1e-5, atol=1e-6)
+    # E[cos(w t)] is the characteristic function of N(0, (2 pi scale)^2)
+    mean = Sinusoids(fourier_frequencies(200_000, scale=0.4))(t)[:, 200_000:].mean(1)
+    gauss = torch.exp(-0.5 * (2 * math.pi * 0.4 * t) ** 2)
+    torch.testing.assert_close(mean, gauss, rtol=0, atol=0.01)
+
+
+@given(st.integers(1, 1000))
+def test_groups_of_channels(channels):
+    groups = group_norm(channels).num_groups
+    assert channels % groups == 0
+    assert groups == 1 or (groups <= 32 and channels // groups >= 4)
+    assert channels % 128 or groups == 32
+
+
+@pytest.mark.parametrize("scale_shift", [False, True])
+def test_residual_block_is_its_formula(scale_shift):
+    block = rouse(ResidualBlock(1, 4, 6, dropout=0.0, scale_shift=scale_shift, rescale=False))
+    x = torch.randn(2, 4, 5, dtype=torch.float64)
+    m = torch.randn(2, block.modulation, dtype=torch.float64)[..., None]
+    h = block.conv_in(silu(block.norm_in(x)))
+    h = block.norm_out(h) * (1 + m[:, :6]) + m[:, 6:] if scale_shift else block.norm_out(h + m)
+    expected = block.skip(x) + block.conv_out(silu(h))
+    torch.testing.assert_close(block(x, m[..., 0]), expected)
