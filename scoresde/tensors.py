@@ -59,21 +59,22 @@ def _either(
 
 
 def _log(x: float) -> float:
-    return math.log(x) if x > 0 else -math.inf
+    return math.log(x) if x != 0.0 else -math.inf
 
 
 def _exp(x: float) -> float:
-    return math.exp(x) if x < 709.0 else math.inf
+    try:
+        return math.exp(x)
+    except OverflowError:
+        return math.inf
 
 
 sin = _either(math.sin, torch.sin)
 cos = _either(math.cos, torch.cos)
 tan = _either(math.tan, torch.tan)
-acos = _either(math.acos, torch.acos)
 asinh = _either(math.asinh, torch.asinh)
 sqrt = _either(math.sqrt, torch.sqrt)
 expm1 = _either(math.expm1, torch.expm1)
-log1p = _either(math.log1p, torch.log1p)
 log = _either(_log, torch.log)  # log 0 = -inf for floats too: lam is infinite at sigma = 0
 exp = _either(_exp, torch.exp)  # and exp saturates at inf instead of raising
 
@@ -88,12 +89,18 @@ def softplus(x: Scalar) -> Scalar:
 def atan2(y: Scalar, x: Scalar) -> Scalar:
     """Return the angle of the point (x, y)."""
     if isinstance(y, Tensor) or isinstance(x, Tensor):
-        return torch.atan2(*torch.broadcast_tensors(torch.as_tensor(y), torch.as_tensor(x)))
+        return torch.atan2(*_alike(y, x))
     return math.atan2(y, x)
 
 
 def hypot(x: Scalar, y: Scalar) -> Scalar:
     """Return sqrt(x^2 + y^2)."""
     if isinstance(y, Tensor) or isinstance(x, Tensor):
-        return torch.hypot(*torch.broadcast_tensors(torch.as_tensor(x), torch.as_tensor(y)))
+        return torch.hypot(*_alike(x, y))
     return math.hypot(x, y)
+
+
+def _alike(*values: Scalar) -> tuple[Tensor, ...]:
+    # a float made a tensor by itself would be rounded to float32, on the host
+    like = next(v for v in values if isinstance(v, Tensor))
+    return tuple(torch.as_tensor(v, dtype=like.dtype, device=like.device) for v in values)

@@ -10,15 +10,8 @@ process is one class with alpha, sigma, f, g2 and the inverse of lam, or just
 """
 
 from scoresde.sde.base import CLEAN, SDE, Kernel, Level, Prior, forward_kernel
-from scoresde.sde.processes import (
-    EDMSDE,
-    VESDE,
-    VPSDE,
-    CosineVPSDE,
-    GaussianSDE,
-    RectifiedFlow,
-    SubVPSDE,
-)
+from scoresde.sde.gaussian import GaussianSDE
+from scoresde.sde.processes import EDMSDE, VESDE, VPSDE, CosineVPSDE, RectifiedFlow, SubVPSDE
 
 __all__ = [
     "CLEAN",

@@ -12,7 +12,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from scoresde.tensors import Scalar, atan2, expm1, hypot, lincomb, log, per_sample, sqrt
+from scoresde.tensors import Scalar, atan2, hypot, lincomb, log, per_sample, sqrt
 
 
 @dataclass(frozen=True, slots=True)
@@ -177,16 +177,20 @@ class SDE(ABC):
     def transition(self, s: Scalar, t: Scalar) -> Kernel:
         """Return the kernel of x_t given x_s, for s <= t.
 
-        scale = alpha_t / alpha_s and std^2 = sigma_t^2 - scale^2 sigma_s^2, written so that
-        nearby times do not cancel: std^2 = -sigma_t^2 expm1(2 (lam_t - lam_s)).
+        scale = alpha_t / alpha_s and std^2 = sigma_t^2 - scale^2 sigma_s^2.
 
         For `VESDE` the kernel from time 0 has the variance sigma(t)^2 - sigma(0)^2.
+
+        Raises:
+            ValueError: t before s (checked for floats).
         """
+        if not isinstance(s, Tensor) and not isinstance(t, Tensor) and t < s:
+            raise ValueError(f"s={s}, t={t}: a transition leads from s to a time t >= s")
         return forward_kernel(self.level(s), self.level(t))
 
     def perturb(self, x0: Tensor, t: Scalar, eps: Tensor) -> Tensor:
-        """Return x_t = alpha x0 + sigma eps, for x0 and eps (B, *)."""
-        level = self.level(t)
+        """Return x_t = alpha x0 + sigma eps, for x0 and eps (B, *), and t a float or (B,)."""
+        level = self.level(t).like(x0)
         return lincomb((level.alpha, x0), (level.sigma, eps))
 
     def paths(self, x0: Tensor, times: Sequence[float], draws: Sequence[Tensor]) -> Tensor:
@@ -226,5 +230,8 @@ class SDE(ABC):
 
 def forward_kernel(here: Level, there: Level) -> Kernel:
     """Return the Gaussian kernel from a level to a noisier one (`SDE.transition`)."""
-    share = -expm1(2.0 * (there.lam - here.lam))  # of there's variance that is new noise
-    return Kernel(there.alpha / here.alpha, there.sigma * sqrt(share))
+    scale = there.alpha / here.alpha
+    kept = scale * here.sigma
+    # as a product, the difference of squares loses no more than rounding of the levels did; abs,
+    # because between adjacent times that rounding decides its sign
+    return Kernel(scale, sqrt(abs((there.sigma - kept) * (there.sigma + kept))))

@@ -1,16 +1,15 @@
-"""The processes of the field, and `GaussianSDE` for any other."""
+"""The processes of the field."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
 from dataclasses import KW_ONLY, dataclass
 
 import torch
 from torch import Tensor
 
 from scoresde.sde.base import SDE
-from scoresde.tensors import Scalar, acos, asinh, cos, exp, expm1, sin, softplus, sqrt, tan
+from scoresde.tensors import Scalar, asinh, atan2, cos, exp, expm1, hypot, sin, softplus, sqrt, tan
 
 
 @dataclass(frozen=True)
@@ -165,8 +164,11 @@ class CosineVPSDE(SDE):
         return -2.0 * self.f(t)
 
     def t_at(self, lam: Scalar) -> Scalar:
-        alpha = exp(-0.5 * softplus(-2.0 * lam))
-        return acos(alpha * math.cos(self._theta(0.0))) / self._rate - self.s
+        start = self._theta(0.0)
+        # sin^2 a - sin^2 b = cos^2 b - cos^2 a: the inverse cosine alone is blunt near 1
+        adjacent = math.cos(start) * exp(-0.5 * softplus(-2.0 * lam))
+        opposite = hypot(math.cos(start) * exp(-0.5 * softplus(2.0 * lam)), math.sin(start))
+        return atan2(opposite, adjacent) / self._rate - self.s
 
 
 @dataclass(frozen=True)
@@ -232,69 +234,5 @@ class RectifiedFlow(SDE):
         return exp(-softplus(lam))
 
 
-@dataclass(frozen=True)
-class GaussianSDE(SDE):
-    """Any Gaussian diffusion, from alpha and sigma alone.
-
-    Derivatives come from `torch.func`, the inverse of lam from bisection in float64.
-
-    Args:
-        of_alpha: alpha(t), a differentiable function of a tensor, written with torch.
-        of_sigma: sigma(t), likewise; alpha / sigma must decrease strictly on [0, T].
-    """
-
-    of_alpha: Callable[[Tensor], Tensor]
-    of_sigma: Callable[[Tensor], Tensor]
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        lam = self.lam(torch.linspace(self.t_min, self.T, 257, dtype=torch.float64))
-        assert isinstance(lam, Tensor)
-        if not bool((lam.diff() < 0).all()):
-            raise ValueError(
-                "of_alpha, of_sigma: alpha / sigma must decrease strictly from t_min to T"
-            )
-
-    def alpha(self, t: Scalar) -> Scalar:
-        return _lift(self.of_alpha, t)
-
-    def sigma(self, t: Scalar) -> Scalar:
-        return _lift(self.of_sigma, t)
-
-    def dalpha(self, t: Scalar) -> Scalar:
-        return _lift(_derivative(self.of_alpha), t)
-
-    def dsigma(self, t: Scalar) -> Scalar:
-        return _lift(_derivative(self.of_sigma), t)
-
-    def f(self, t: Scalar) -> Scalar:
-        return _lift(_derivative(lambda u: self.of_alpha(u).log()), t)
-
-    def g2(self, t: Scalar) -> Scalar:
-        sigma = self.sigma(t)
-        return 2.0 * sigma * (self.dsigma(t) - self.f(t) * sigma)
-
-    def t_at(self, lam: Scalar) -> Scalar:
-        return _lift(self._bisect, lam)
-
-    def _bisect(self, lam: Tensor) -> Tensor:
-        low, high = torch.zeros_like(lam), torch.full_like(lam, self.T)
-        for _ in range(64):
-            middle = 0.5 * (low + high)
-            noisier = self.of_alpha(middle).log() - self.of_sigma(middle).log() < lam
-            low, high = torch.where(noisier, low, middle), torch.where(noisier, middle, high)
-        return 0.5 * (low + high)
-
-
 def _constant(value: float, t: Scalar) -> Scalar:
     return torch.full_like(t, value) if isinstance(t, Tensor) else value
-
-
-def _lift(function: Callable[[Tensor], Tensor], t: Scalar) -> Scalar:
-    if isinstance(t, Tensor):
-        return function(t)
-    return float(function(torch.tensor(t, dtype=torch.float64)))
-
-
-def _derivative(function: Callable[[Tensor], Tensor]) -> Callable[[Tensor], Tensor]:
-    return lambda t: torch.func.jvp(function, (t,), (torch.ones_like(t),))[1]
