@@ -7,6 +7,7 @@ x = alpha x0 + sigma eps. Together with x itself that fixes both, and so every o
 
 from __future__ import annotations
 
+import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -158,7 +159,7 @@ class BaseDenoiser(nn.Module, ABC):
 
     @abstractmethod
     def forward(self, x: Tensor, level: Level, **cond: Any) -> Prediction:
-        """Return the prediction at x (B, *), for a level of floats or of (B, 1, ..., 1)."""
+        """Return the prediction at x (B, *), for a level of floats or of one value a sample."""
 
 
 class Denoiser(BaseDenoiser):
@@ -186,7 +187,8 @@ class Denoiser(BaseDenoiser):
 
     Raises:
         ValueError: unknown `predicts`; "eps" or "score" for a process whose alpha(T) is 0, where
-            the noise says nothing of the data; an output of another shape.
+            the noise says nothing of the data; a `time_input` that is infinite at T, as
+            `feed_log_sigma` is there; an output of another shape.
     """
 
     def __init__(
@@ -209,8 +211,14 @@ class Denoiser(BaseDenoiser):
         self.net = net
         self.predicts: Predicts = predicts
         self.time_input = time_input or (feed_log_sigma if predicts == "edm" else feed_t)
+        if not math.isfinite(fed := float(self.time_input(sde.level(sde.T)))):
+            raise ValueError(
+                f"time_input: feeds the network {fed} at T={sde.T} of {sde}; use feed_t, or "
+                f"choose a smaller T"
+            )
 
     def forward(self, x: Tensor, level: Level, **cond: Any) -> Prediction:
+        level = level.like(x)
         dtype = floating_dtype(self.net) or x.dtype
         fed = x.to(dtype)
         if self.predicts == "edm":
@@ -228,7 +236,7 @@ class Denoiser(BaseDenoiser):
         dtype = torch.promote_types(dtype, torch.float32)
         value = self.time_input(level)
         if isinstance(value, Tensor):
-            return value.reshape(-1).to(device=x.device, dtype=dtype)
+            return value.reshape(-1).to(device=x.device, dtype=dtype).expand(len(x))
         return torch.full((len(x),), value, dtype=dtype, device=x.device)
 
 
