@@ -73,9 +73,16 @@ class KarrasGrid(Grid):
 
     Attributes:
         rho: how strongly the steps crowd at low noise.
+
+    Raises:
+        ValueError: rho that is not positive.
     """
 
     rho: float = 7.0
+
+    def __post_init__(self) -> None:
+        if not self.rho > 0.0:
+            raise ValueError(f"rho={self.rho} must be positive")
 
     def times(self, sde: SDE, steps: int) -> tuple[float, ...]:
         low, high = (math.exp(-lam / self.rho) for lam in _lam_range(sde))
@@ -95,6 +102,9 @@ class DensityGrid(Grid):
         mean: of the normal, in log(sigma / alpha).
         width: its standard deviation.
         uniform: share of the uniform part, in (0, 1].
+
+    Raises:
+        ValueError: numbers out of range; a normal that lies outside the range of a solve.
     """
 
     mean: float = -1.0
@@ -113,8 +123,15 @@ class DensityGrid(Grid):
         def normal(lam: float) -> float:
             return math.erf((lam + self.mean) / (self.width * math.sqrt(2.0)))
 
+        mass = normal(high) - normal(low)
+        if not mass > 0.0:
+            raise ValueError(
+                f"mean={self.mean}, width={self.width}: the normal has no mass where {sde} is "
+                f"solved, at log(sigma / alpha) from {-high:.3g} to {-low:.3g}; move or widen it"
+            )
+
         def share(lam: float) -> float:
-            bell = (normal(lam) - normal(low)) / (normal(high) - normal(low))
+            bell = (normal(lam) - normal(low)) / mass
             return (1.0 - self.uniform) * bell + self.uniform * (lam - low) / (high - low)
 
         return _at_lams(sde, _spaced(steps, lambda u: _bisect(share, u, low, high)))

@@ -16,7 +16,7 @@ from scoresde.tensors import Scalar
 class GaussianSDE(SDE):
     """Any Gaussian diffusion, from alpha and sigma alone.
 
-    Derivatives come from `torch.func`, the inverse of lam from bisection in float64.
+    Derivatives come from `torch.func`, the inverse of lam from a nested search in float64.
 
     Args:
         of_alpha: alpha(t), a differentiable function of a tensor, written with torch.
@@ -65,14 +65,16 @@ class GaussianSDE(SDE):
         return 2.0 * sigma * (self.dsigma(t) - self.f(t) * sigma)
 
     def t_at(self, lam: Scalar) -> Scalar:
-        return _lift(self._bisect, lam)
+        return _lift(self._search, lam)
 
-    def _bisect(self, lam: Tensor) -> Tensor:
+    def _search(self, lam: Tensor) -> Tensor:
         low, high = (torch.full_like(lam, t, dtype=torch.float64) for t in (0.0, self.T))
-        for _ in range(64):
-            middle = 0.5 * (low + high)
-            noisier = self.of_alpha(middle).log() - self.of_sigma(middle).log() < lam
-            low, high = torch.where(noisier, low, middle), torch.where(noisier, middle, high)
+        share = torch.linspace(0.0, 1.0, 257, dtype=torch.float64, device=lam.device)
+        for _ in range(7):  # each narrows to one cell of 256: to 2^-56 of T
+            nodes = low[..., None] + (high - low)[..., None] * share
+            ahead = self.of_alpha(nodes).log() - self.of_sigma(nodes).log() > lam[..., None]
+            cell = ahead.sum(-1, keepdim=True).clamp(1, 256)
+            low, high = (nodes.gather(-1, cell - i).squeeze(-1) for i in (1, 0))
         return (0.5 * (low + high)).to(lam.dtype)
 
 
