@@ -1,0 +1,61 @@
+"""Training: denoising score matching, the average of the weights, a loop, and its checkpoints.
+
+    state = train(model, DSM(), batch, steps=100_000, workdir="runs/moons")
+    x = scoresde.sample(state.ema.module, (64, 2), seed=0)
+
+`train` goes on from the newest checkpoint of its folder; `load_model` reads one for sampling.
+"""
+
+from scoresde.training.atomic import CorruptCheckpoint
+from scoresde.training.checkpoint import CheckpointError, latest, load, load_model, save
+from scoresde.training.ema import EMA
+from scoresde.training.history import NonFiniteLoss, Record
+from scoresde.training.loop import Batch, Callback, Objective, TrainState, train
+from scoresde.training.losses import (
+    DSM,
+    ImportanceTimes,
+    LogNormalTimes,
+    MinSNR,
+    Times,
+    UniformTimes,
+    Weighting,
+    dsm_loss,
+    edm,
+    likelihood,
+    sigma2,
+)
+from scoresde.training.schedules import CosineDecay, Warmup
+from scoresde.training.signals import Preempted
+from scoresde.training.tensorboard import TensorBoard
+
+__all__ = [
+    "DSM",
+    "EMA",
+    "Batch",
+    "Callback",
+    "CheckpointError",
+    "CorruptCheckpoint",
+    "CosineDecay",
+    "ImportanceTimes",
+    "LogNormalTimes",
+    "MinSNR",
+    "NonFiniteLoss",
+    "Objective",
+    "Preempted",
+    "Record",
+    "TensorBoard",
+    "Times",
+    "TrainState",
+    "UniformTimes",
+    "Warmup",
+    "Weighting",
+    "dsm_loss",
+    "edm",
+    "latest",
+    "likelihood",
+    "load",
+    "load_model",
+    "save",
+    "sigma2",
+    "train",
+]

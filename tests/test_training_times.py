@@ -1,0 +1,81 @@
+"""The laws of training times: their quantiles, and that importance ratios leave no bias."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import replace
+
+import pytest
+import torch
+from conftest import PROCESSES, generator
+from torch import nn
+from training_helpers import legendre
+
+from scoresde import EDMSDE, SDE, Denoiser, RectifiedFlow
+from scoresde.training import (
+    ImportanceTimes,
+    LogNormalTimes,
+    MinSNR,
+    Times,
+    UniformTimes,
+    likelihood,
+)
+
+
+@pytest.fixture(params=PROCESSES)
+def sde(request: pytest.FixtureRequest) -> SDE:
+    """Every process, cut where alpha = 0, since lam cannot be uniform to infinity."""
+    process = PROCESSES[request.param]
+    return replace(process, T=0.99) if isinstance(process, RectifiedFlow) else process
+
+
+@pytest.mark.parametrize("times", [UniformTimes(), ImportanceTimes(), LogNormalTimes()])
+def test_quantiles_rise_from_end_to_end(sde: SDE, times: Times):
+    t, _ = times.quantile(sde, torch.linspace(0, 1, 101, dtype=torch.float64))
+    assert (t.diff() > 0).all()
+    torch.testing.assert_close(t[[0, -1]], t.new_tensor([sde.t_min, sde.T]), rtol=1e-7, atol=1e-12)
+
+
+@pytest.mark.parametrize("times", [UniformTimes(), ImportanceTimes()])
+def test_ratio_leaves_the_objective_unbiased(sde: SDE, times: Times):
+    u, weights = legendre()
+    t, ratio = times.quantile(sde, u)
+    uniform = sde.t_min + (sde.T - sde.t_min) * u
+    torch.testing.assert_close(weights @ ratio, u.new_tensor(1.0), rtol=1e-9, atol=0)
+    for h in (lambda t: (t / sde.T) ** 2, lambda t: torch.cos(3 * t / sde.T)):
+        expected = weights @ h(uniform)
+        torch.testing.assert_close(weights @ (ratio * h(t)), expected, rtol=1e-8, atol=1e-9)
+
+
+def test_importance_makes_the_likelihood_weight_constant(sde: SDE):
+    t, ratio = ImportanceTimes().quantile(sde, torch.rand(50, generator=generator(0)).double())
+    weight = likelihood(sde.level(t), Denoiser(nn.Identity(), sde, "v")) * ratio
+    spread = 2 * (float(sde.lam(sde.t_min)) - float(sde.lam(sde.T))) / (sde.T - sde.t_min)
+    torch.testing.assert_close(weight, torch.full_like(t, spread), rtol=1e-12, atol=0)
+
+
+def test_log_normal_is_the_law_of_edm():
+    # hardly cut off: quantiles of N(-1.2, 1.2^2) in log sigma
+    t, ratio = LogNormalTimes().quantile(EDMSDE(), torch.tensor([0.1587, 0.5, 0.8413]).double())
+    expected = torch.tensor([-2.4, -1.2, 0.0], dtype=torch.float64)
+    torch.testing.assert_close(t.log(), expected, rtol=0, atol=1e-3)
+    assert (ratio == 1).all()
+
+
+def test_log_normal_is_cut_off_in_proportion():
+    sde = replace(EDMSDE(), t_min=math.exp(-1.2))  # half of the mass
+    t, _ = LogNormalTimes().quantile(sde, torch.tensor([0.0, 0.5]).double())
+    expected = t.new_tensor([-1.2, -1.2 + 1.2 * 0.6744897501960817])
+    torch.testing.assert_close(t.log(), expected, rtol=0, atol=1e-5)
+
+
+def test_refusals():
+    u = torch.zeros(3, dtype=torch.float64)
+    with pytest.raises(ValueError, match="alpha is 0 at T=1"):
+        ImportanceTimes().quantile(RectifiedFlow(), u)
+    with pytest.raises(ValueError, match="this law all but misses"):
+        LogNormalTimes(mean=40.0).quantile(PROCESSES["vp"], u)
+    with pytest.raises(ValueError, match="std=0"):
+        LogNormalTimes(std=0.0)
+    with pytest.raises(ValueError, match="gamma=-1"):
+        MinSNR(-1.0)
