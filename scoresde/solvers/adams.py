@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
-from functools import lru_cache
 
 import numpy as np
 from torch import Tensor
@@ -39,7 +37,8 @@ class AdamsPC(Solver):
     Hairer, Norsett and Wanner 1993, Solving Ordinary Differential Equations I, Sec. III.1.
 
     Attributes:
-        order: nodes of the predictor, from 1 to 6; the order builds up over the first steps.
+        order: nodes of the predictor, from 1 to 4. The corrector lifts the order of the error to
+            order + 1, of which the start from one node leaves 3 in the limit of many steps.
 
     Raises:
         ValueError: another order.
@@ -49,8 +48,8 @@ class AdamsPC(Solver):
     stochastic = False
 
     def __post_init__(self) -> None:
-        if self.order not in range(1, 7):
-            raise ValueError(f"order={self.order} must lie between 1 and 6")
+        if self.order not in range(1, 5):
+            raise ValueError(f"order={self.order} must lie between 1 and 4")
 
     def step(
         self,
@@ -110,9 +109,8 @@ class AdamsPC(Solver):
 
 def bashforth(there: Scalar, angles: tuple[Scalar, ...]) -> tuple[Scalar, ...]:
     """Return the weights of v at angles, newest first, in the integral from angles[0] to there."""
-    if isinstance(there, Tensor):
-        return _integrate(angles[0], there, angles)
-    return _integrate_once(angles[0], there, angles)
+    nodes, points = tuple(map(_coordinate, angles)), _quadrature(angles[0], there)
+    return tuple(sum(w * _lagrange(u, j, nodes) for u, w in points) for j in range(len(nodes)))
 
 
 def moulton(angles: tuple[Scalar, ...]) -> tuple[tuple[Scalar, ...], Scalar]:
@@ -125,30 +123,17 @@ def moulton(angles: tuple[Scalar, ...]) -> tuple[tuple[Scalar, ...], Scalar]:
         surprise: coefficients of the surprise over v at angles.
         gain: integral of that Lagrange polynomial over the step.
     """
-    if isinstance(angles[0], Tensor):
-        return _correction(angles)
-    return _correction_once(angles)
+    nodes = tuple(map(_coordinate, angles))
+    new, old = nodes[0], nodes[1:]
+    extrapolation = tuple(-_lagrange(new, j, old) for j in range(len(old)))
+    gain = sum(w * _lagrange(u, 0, nodes) for u, w in _quadrature(angles[1], angles[0]))
+    return (1.0, *extrapolation), gain
 
 
-def _integrate(start: Scalar, stop: Scalar, angles: tuple[Scalar, ...]) -> tuple[Scalar, ...]:
-    nodes = tuple(_coordinate(a) for a in angles)
+def _quadrature(start: Scalar, stop: Scalar) -> list[tuple[Scalar, Scalar]]:
+    """Return Gauss-Legendre points, as coordinates u, and weights over an interval of angles."""
     middle, half = 0.5 * (stop + start), 0.5 * (stop - start)
-    points = [_coordinate(middle + half * x) for x, _ in _GAUSS]
-    return tuple(
-        half * sum(w * _lagrange(u, j, nodes) for u, (_, w) in zip(points, _GAUSS, strict=True))
-        for j in range(len(nodes))
-    )
-
-
-def _correction(angles: tuple[Scalar, ...]) -> tuple[tuple[Scalar, ...], Scalar]:
-    new, *old = (_coordinate(a) for a in angles)
-    extrapolation = tuple(-_lagrange(new, j, tuple(old)) for j in range(len(old)))
-    return (1.0, *extrapolation), _integrate(angles[1], angles[0], angles)[0]
-
-
-# a grid is solved over and over, and its weights are the same every time
-_integrate_once = lru_cache(maxsize=4096)(_integrate)
-_correction_once = lru_cache(maxsize=4096)(_correction)
+    return [(_coordinate(middle + half * x), half * w) for x, w in _GAUSS]
 
 
 def _coordinate(phi: Scalar) -> Scalar:
@@ -156,8 +141,11 @@ def _coordinate(phi: Scalar) -> Scalar:
 
 
 def _lagrange(u: Scalar, j: int, nodes: tuple[Scalar, ...]) -> Scalar:
-    factors = ((u - n) / (nodes[j] - n) for i, n in enumerate(nodes) if i != j)
-    return math.prod(factors, start=1.0)
+    value: Scalar = 1.0
+    for i, node in enumerate(nodes):
+        if i != j:
+            value = value * (u - node) / (nodes[j] - node)
+    return value
 
 
 def _scaled(weights: tuple[Scalar, ...], terms: tuple[Term, ...]) -> list[Term]:

@@ -35,8 +35,9 @@ class Solver(ABC):
     nothing: history goes out in `Step.state` and comes back in.
 
     Attributes:
-        order: of the global error in the step size: of the end point for a deterministic solver,
-            of the law's moments (weak order) for a stochastic one.
+        order: of the global error in the step size, at least: of the end point for a
+            deterministic solver, of the law's moments (weak order) for a stochastic one. For a
+            multistep solver it is that from exact starting values.
         stochastic: whether it draws noise.
         evals: network calls a step.
     """

@@ -27,12 +27,19 @@ class EulerMaruyama(Solver):
         eta: amount of noise.
 
     Raises:
-        ValueError: at the start of a solve, where f or g^2 is infinite at its first level.
+        ValueError: a negative eta; at the start of a solve, f or g^2 infinite at its first level.
     """
 
     eta: float = 1.0
     order = 1
-    stochastic = True
+
+    def __post_init__(self) -> None:
+        if not self.eta >= 0.0:
+            raise ValueError(f"eta={self.eta} must not be negative")
+
+    @property
+    def stochastic(self) -> bool:
+        return self.eta > 0.0
 
     def init(self, field: Field, x: Tensor, level: Level) -> None:
         require_finite_drift(field, level, self)
@@ -45,7 +52,7 @@ class EulerMaruyama(Solver):
         drift = field(x, here).combine(
             x=1.0 + f * dt, eps=0.5 * (1.0 + self.eta**2) * g2 * dt / here.sigma
         )
-        if self.eta == 0.0:
+        if not self.stochastic:
             return Step(drift)
         z = noise.increment(x, self.clock(there), self.clock(here))
         return Step(lincomb((1.0, drift), (self.eta * sqrt(g2 * -dt), z)))

@@ -12,7 +12,6 @@ from scoresde.denoiser import Field
 from scoresde.noise import Noise
 from scoresde.sde import Level, forward_kernel
 from scoresde.solvers.base import Solver, Step
-from scoresde.solvers.euler_maruyama import require_finite_drift
 from scoresde.tensors import lincomb
 
 
@@ -38,15 +37,16 @@ class Heun(Solver):
 
     On `EDMSDE` it is Algorithm 2 of Karras et al. 2022 (arXiv:2206.00364). Churn first raises
     sigma / alpha by a factor 1 + churn with fresh noise, by the exact transition of the process,
-    where sigma / alpha lies in churn_range.
+    where sigma / alpha lies in churn_range, and never beyond T.
 
     Attributes:
-        churn: relative rise of the noise before a step; gamma = S_churn / N of the paper.
+        churn: relative rise of the noise before a step; gamma = S_churn / N of the paper. It is
+            what has to fall with the number of steps N for the solver to converge.
         churn_range: (S_min, S_max) of the paper, in sigma / alpha.
         churn_noise: inflation of the added noise, S_noise of the paper.
 
     Raises:
-        ValueError: a negative churn; at the start of a solve with churn, infinite f or g^2.
+        ValueError: a negative churn.
     """
 
     churn: float = 0.0
@@ -62,10 +62,6 @@ class Heun(Solver):
     @property
     def stochastic(self) -> bool:
         return self.churn > 0.0
-
-    def init(self, field: Field, x: Tensor, level: Level) -> None:
-        if self.stochastic:
-            require_finite_drift(field, level, self)
 
     def step(
         self, field: Field, x: Tensor, here: Level, there: Level, state: Any, noise: Noise

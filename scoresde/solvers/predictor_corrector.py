@@ -13,6 +13,7 @@ from scoresde.sde import Level
 from scoresde.solvers.base import Corrector, Solver, Step
 from scoresde.solvers.langevin import Langevin
 from scoresde.solvers.reverse_diffusion import ReverseDiffusion
+from scoresde.solvers.runge_kutta import AdaptiveSolver
 from scoresde.tensors import Scalar
 
 
@@ -24,13 +25,14 @@ class PredictorCorrector(Solver):
     corrected too. (The paper's code corrects before it predicts.)
 
     Attributes:
-        predictor: a one-step solver; one that keeps a history would mix states before and after
-            correction.
+        predictor: a one-step solver on a fixed grid; one that keeps a history would mix states
+            before and after correction.
         corrector: run at the level that the predictor reached.
         corrections: corrector steps a level.
 
     Raises:
-        ValueError: corrections below 1, or a corrector in the predictor's place.
+        ValueError: corrections below 1; a predictor that stays at a level, picks its own steps
+            or, at its first step, keeps a history; a corrector that is none.
     """
 
     predictor: Solver = ReverseDiffusion()
@@ -43,6 +45,14 @@ class PredictorCorrector(Solver):
             raise ValueError(f"corrections={self.corrections}: at least one, or no corrector")
         if isinstance(self.predictor, Corrector):
             raise ValueError(f"predictor={self.predictor} stays at a level; it cannot predict")
+        if isinstance(self.predictor, AdaptiveSolver):
+            raise ValueError(
+                f"predictor={self.predictor} picks its own steps; take a one-step solver"
+            )
+        if not isinstance(self.corrector, Corrector):
+            raise ValueError(
+                f"corrector={self.corrector} does not stay at a level; take a Corrector"
+            )
 
     @property
     def order(self) -> int:
@@ -52,16 +62,18 @@ class PredictorCorrector(Solver):
     def evals(self) -> int:
         return self.predictor.evals + self.corrections * self.corrector.evals
 
-    def init(self, field: Field, x: Tensor, level: Level) -> Any:
-        return self.predictor.init(field, x, level)
+    def init(self, field: Field, x: Tensor, level: Level) -> None:
+        self.predictor.init(field, x, level)
 
     def step(
         self, field: Field, x: Tensor, here: Level, there: Level, state: Any, noise: Noise
     ) -> Step:
-        x, state, _ = self.predictor.step(field, x, here, there, state, noise)
+        x, history, _ = self.predictor.step(field, x, here, there, None, noise)
+        if history is not None:
+            raise ValueError(f"predictor={self.predictor} keeps a history; take a one-step solver")
         for j in range(self.corrections):
             x = self.corrector.step(field, x, there, there, None, noise.fold(j)).x
-        return Step(x, state)
+        return Step(x)
 
     def finish(self, field: Field, x: Tensor, here: Level, state: Any, noise: Noise) -> Step:
         return self.predictor.finish(field, x, here, state, noise)

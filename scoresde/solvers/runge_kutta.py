@@ -25,10 +25,10 @@ class AdaptiveSolver(Solver):
     Attributes:
         rtol: relative tolerance.
         atol: absolute tolerance, in units of x.
-        max_nfe: network calls that one sample may take.
+        max_nfe: network calls that one sample may take, never exceeded.
 
     Raises:
-        ValueError: tolerances that are not positive, or max_nfe below 1.
+        ValueError: tolerances that are not positive, or max_nfe too small for one step.
     """
 
     rtol: float = 1e-5
@@ -36,9 +36,12 @@ class AdaptiveSolver(Solver):
     max_nfe: int = 10_000
 
     def __post_init__(self) -> None:
-        if not (self.rtol > 0.0 and self.atol > 0.0 and self.max_nfe >= 1):
+        if not (self.rtol > 0.0 and self.atol > 0.0):
+            raise ValueError(f"rtol={self.rtol}, atol={self.atol} must be positive")
+        if self.max_nfe < self.nfe(2, denoise=True):
             raise ValueError(
-                f"rtol={self.rtol}, atol={self.atol}, max_nfe={self.max_nfe} must be positive"
+                f"max_nfe={self.max_nfe}: one step and one to sigma = 0 take "
+                f"{self.nfe(2, denoise=True)} network calls"
             )
 
     @abstractmethod
@@ -61,6 +64,9 @@ class DormandPrince(AdaptiveSolver):
     order = 5
     stochastic = False
     evals = 6
+
+    def nfe(self, steps: int, denoise: bool) -> int:
+        return 1 + super().nfe(steps, denoise)
 
     def init(self, field: Field, x: Tensor, level: Level) -> Tensor:
         return _v(field, x, level)

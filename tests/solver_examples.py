@@ -1,0 +1,91 @@
+"""Every solver of the package, with the examples of it that the tests run."""
+
+from __future__ import annotations
+
+import importlib
+import inspect
+import pkgutil
+from typing import Any
+
+import torch
+from torch import Tensor
+
+import scoresde.solvers
+from scoresde import (
+    DDIM,
+    AdamsPC,
+    AdaptiveSolver,
+    Ancestral,
+    AnnealedLangevin,
+    Corrector,
+    DormandPrince,
+    DPMSolverPP,
+    Euler,
+    EulerMaruyama,
+    Heun,
+    Langevin,
+    Noise,
+    PredictorCorrector,
+    ReverseDiffusion,
+    Solver,
+)
+
+EXAMPLES: dict[type[Solver], tuple[Solver, ...]] = {
+    AdamsPC: tuple(AdamsPC(k) for k in (1, 2, 3, 4)),
+    Ancestral: (Ancestral(), Ancestral(forward_variance=True)),
+    AnnealedLangevin: (PredictorCorrector(DDIM(1.0), AnnealedLangevin(), corrections=2),),
+    DDIM: (DDIM(), DDIM(0.5), DDIM(1.0)),
+    DPMSolverPP: tuple(DPMSolverPP(k) for k in (1, 2, 3)),
+    DormandPrince: (DormandPrince(),),
+    Euler: (Euler(),),
+    EulerMaruyama: (EulerMaruyama(), EulerMaruyama(0.5), EulerMaruyama(0.0)),
+    Heun: (Heun(), Heun(churn=0.1), Heun(churn=0.2, churn_range=(0.05, 5.0), churn_noise=1.01)),
+    Langevin: (
+        PredictorCorrector(),
+        PredictorCorrector(Heun(), Langevin(), corrections=2),
+        PredictorCorrector(corrector=Langevin(batch_mean_norms=True)),
+    ),
+    PredictorCorrector: (PredictorCorrector(Ancestral(), AnnealedLangevin(snr=0.1)),),
+    ReverseDiffusion: (ReverseDiffusion(),),
+}
+"""Examples of every class; a corrector's are predictors with it."""
+
+SOLVERS = tuple(solver for examples in EXAMPLES.values() for solver in examples)
+FIXED = tuple(solver for solver in SOLVERS if not isinstance(solver, AdaptiveSolver))
+DETERMINISTIC = tuple(solver for solver in SOLVERS if not solver.stochastic)
+
+
+def label(value: Any) -> str | None:
+    """Return the name of a solver among a test's parameters."""
+    return str(value) if isinstance(value, Solver) else None
+
+
+def concrete_solvers() -> set[type[Solver]]:
+    """Return every concrete solver class that a module of `scoresde.solvers` defines."""
+    found = set()
+    for module in pkgutil.iter_modules(scoresde.solvers.__path__, "scoresde.solvers."):
+        for _, value in inspect.getmembers(importlib.import_module(module.name), inspect.isclass):
+            if issubclass(value, Solver) and not inspect.isabstract(value):
+                found.add(value)
+    return found - {Corrector}
+
+
+class GivenNoise(Noise):
+    """The same draw at every address: noise that a compiler can trace."""
+
+    def __init__(self, draw: Tensor) -> None:
+        self.draw = draw
+
+    def normal(self, like: Tensor, *address: Any) -> Tensor:
+        return self.draw
+
+    def fold(self, key: int) -> GivenNoise:
+        return self
+
+    def rows(self, index: Tensor) -> GivenNoise:
+        return GivenNoise(self.draw[index])
+
+
+def zeros(like: Tensor) -> GivenNoise:
+    """Return noise that is no noise."""
+    return GivenNoise(torch.zeros_like(like))
