@@ -14,15 +14,14 @@ import torch
 from torch import Tensor
 
 from scoresde.denoiser import BaseDenoiser, Prediction
-from scoresde.sde import SDE, Level
-from scoresde.tensors import Scalar
+from scoresde.sde import CLEAN, SDE, Level
 
 
 class GaussianMixture:
     """The mixture sum_k w_k N(mu_k, C_k) over R^D.
 
     Attributes:
-        weights: w (K,), positive, summing to 1.
+        weights: w (K,), not negative, summing to 1.
         means: mu (K, D).
         covariances: C (K, D, D), symmetric positive semi-definite.
 
@@ -38,8 +37,8 @@ class GaussianMixture:
                 f"weights {tuple(weights.shape)}, means {tuple(means.shape)}, covariances "
                 f"{tuple(covariances.shape)}: need (K,), (K, D), (K, D, D)"
             )
-        if not (weights > 0).all() or abs(float(weights.sum()) - 1.0) > 1e-6:
-            raise ValueError(f"weights={weights.tolist()} must be positive and sum to 1")
+        if not (weights >= 0).all() or abs(float(weights.sum()) - 1.0) > 1e-6:
+            raise ValueError(f"weights={weights.tolist()} must not be negative, and sum to 1")
         self.weights, self.means, self.covariances = weights, means, covariances
         self.variances, self.axes = torch.linalg.eigh(covariances)
         slack = -1e-6 * float(self.variances.abs().max())
@@ -61,9 +60,17 @@ class GaussianMixture:
         return within + torch.einsum("k,ki,kj->ij", self.weights, spread, spread)
 
     def log_prob(self, x: Tensor, level: Level | None = None) -> Tensor:
-        """Return the log-density (B,) in nats of x (B, *), as data or as states at a level."""
-        alpha, sigma = (1.0, 0.0) if level is None else (level.alpha, level.sigma)
-        _, variances, coordinates = self._project(x, alpha, sigma)
+        """Return the log-density (B,) in nats of x (B, *), as data or as states at a level.
+
+        Raises:
+            ValueError: a singular covariance, where data have no density.
+        """
+        if level is None:
+            thin = torch.finfo(self.variances.dtype).eps * float(self.variances.max())
+            if not float(self.variances.min()) > thin:
+                raise ValueError("level: a singular covariance has a density at sigma > 0 only")
+            level = CLEAN
+        _, _, variances, coordinates = self._project(x, level)
         return self._log_joint(variances, coordinates).logsumexp(1)
 
     def sample(self, z: Tensor, u: Tensor) -> Tensor:
@@ -100,15 +107,20 @@ class GaussianMixture:
         """Return the exact denoiser of this data under a process."""
         return ExactDenoiser(self, sde, data_std)
 
-    def _project(self, x: Tensor, alpha: Scalar, sigma: Scalar) -> tuple[Tensor, Tensor, Tensor]:
-        # alpha (b, 1, 1), variances of x_t along the axes (b, K, D), and its coordinates on them
+    def _project(self, x: Tensor, level: Level) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        # alpha and sigma (b, 1, 1), variances of x_t along the axes (b, K, D), and its coordinates
+        flat = x.flatten(1)
+        if flat.shape[1] != self.means.shape[1]:
+            raise ValueError(
+                f"x: samples of {flat.shape[1]} numbers, of a law over R^{self.means.shape[1]}"
+            )
         a, s = (
             v.reshape(-1, 1, 1).to(x.dtype) if isinstance(v, Tensor) else x.new_full((1, 1, 1), v)
-            for v in (alpha, sigma)
+            for v in (level.alpha, level.sigma)
         )
         variances = a * a * self.variances.to(x) + s * s
-        offset = x.flatten(1)[:, None] - a * self.means.to(x)
-        return a, variances, torch.einsum("kji,bkj->bki", self.axes.to(x), offset)
+        offset = flat[:, None] - a * self.means.to(x)
+        return a, s, variances, torch.einsum("kji,bkj->bki", self.axes.to(x), offset)
 
     def _log_joint(self, variances: Tensor, coordinates: Tensor) -> Tensor:
         each = coordinates * coordinates / variances + (2 * math.pi * variances).log()
@@ -132,8 +144,8 @@ class Gaussian(GaussianMixture):
         x_u = alpha_u m + sqrt(V_u / V_t) (x_t - alpha_t m) along the axes of C, with
         V = alpha^2 c^2 + sigma^2.
         """
-        _, before, coordinates = self._project(x, here.alpha, here.sigma)
-        alpha, after, _ = self._project(x, there.alpha, there.sigma)
+        _, _, before, coordinates = self._project(x, here)
+        alpha, _, after, _ = self._project(x, there)
         moved = coordinates * (after / before).sqrt()
         out = alpha * self.means.to(x) + torch.einsum("kij,bkj->bki", self.axes.to(x), moved)
         return out.reshape(x.shape)
@@ -156,18 +168,12 @@ class ExactDenoiser(BaseDenoiser):
 
     def forward(self, x: Tensor, level: Level, **cond: Any) -> Prediction:
         data = self.data
-        alpha, variances, coordinates = data._project(x, level.alpha, level.sigma)
+        alpha, sigma, variances, coordinates = data._project(x, level)
         share = data._log_joint(variances, coordinates).softmax(1)[..., None]
         # v = alpha eps - sigma x0, where both are linear in the coordinates: no difference of
         # like terms at any level, unlike eps from x0 or x0 from eps
         white = coordinates / variances
-        sigma = (
-            level.sigma.reshape(-1, 1, 1).to(x.dtype)
-            if isinstance(level.sigma, Tensor)
-            else level.sigma
-        )
-        eps = sigma * white
-        x0 = alpha * data.variances.to(x) * white
+        eps, x0 = sigma * white, alpha * data.variances.to(x) * white
         turned = torch.einsum("kij,bkj->bki", data.axes.to(x), alpha * eps - sigma * x0)
         v = (share * (turned - sigma * data.means.to(x))).sum(1)
-        return Prediction.of("v", x, v.reshape(x.shape), level, self.sde)
+        return Prediction.of("v", x, v.reshape(x.shape), level.like(x), self.sde)
