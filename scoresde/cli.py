@@ -1,0 +1,151 @@
+"""The command line: `scoresde demo | train | sample | likelihood`."""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+USAGE = """usage: scoresde COMMAND [--flag=value ...]
+
+  demo         train on 8x8 digits, sample three ways, measure bits/dim, write a report
+  train        train the run of a configuration, or go on where it stopped
+  sample       draw from a trained run, into samples.npz and samples.png
+  likelihood   bits/dim of a trained run on its test data, into likelihood.json and .npz
+
+  --config=FILE         configuration of train and demo, such as configs/vp_digits.py
+  --config.KEY=VALUE    a setting in place of the configuration's
+  --workdir=FOLDER      where the run is kept
+  --n=NUMBER            how many samples to draw, or test samples to measure
+  --seed=NUMBER         of sampling and of trace probes
+
+  scoresde train --config=configs/vp_digits.py --workdir=runs/digits --config.optim.lr=1e-4
+  scoresde sample --workdir=runs/digits --n=64 --config.sample.solver='DDIM(eta=1.0)'
+"""
+
+
+def main() -> int:
+    """Run the command of `sys.argv`; return the exit status: 0, or 2 for an error in its words."""
+    commands: dict[str, Callable[[Any], None]] = {
+        "demo": _demo,
+        "train": _train,
+        "sample": _sample,
+        "likelihood": _likelihood,
+    }
+    words = sys.argv[1:]
+    if not words or words[0] in ("help", "--help", "-h"):
+        print(USAGE, end="")
+        return 0 if words else 2
+    if words[0] not in commands:
+        print(f"scoresde: no command {words[0]!r}; one of {', '.join(commands)}", file=sys.stderr)
+        return 2
+    try:
+        commands[words[0]](_flags(words[0], words[1:]))
+    except (ValueError, FileNotFoundError, ImportError) as error:
+        print(f"scoresde {words[0]}: {error}", file=sys.stderr)
+        return 2
+    return 0
+
+
+def _flags(command: str, words: list[str]) -> Any:
+    """Parse the flags of a command, with its configuration as `.config`.
+
+    Raises:
+        ValueError: a flag or a key that does not exist, with the nearest that does.
+    """
+    from absl import flags
+    from ml_collections import config_flags
+
+    from scoresde import config
+
+    values = flags.FlagValues()
+    default = "runs/demo" if command == "demo" else None
+    flags.DEFINE_string("workdir", default, "folder of the run", flag_values=values)
+    flags.DEFINE_integer("n", None, "samples", lower_bound=1, flag_values=values)
+    flags.DEFINE_integer("seed", 0, "seed", lower_bound=0, flag_values=values)
+    file = next((w.split("=", 1)[1] for w in words if w.startswith("--config=")), None)
+    if command not in ("demo", "train") and file is not None:
+        raise ValueError(f"--config={file}: a trained run has its own; set single keys of it")
+    if file is not None:
+        if not Path(file).is_file():
+            raise FileNotFoundError(f"--config={file}: no such file")
+        config_flags.DEFINE_config_file("config", flag_values=values)
+    elif command == "demo":
+        config_flags.DEFINE_config_dict("config", config.defaults(), flag_values=values)
+    elif command == "train":
+        raise ValueError("--config is missing: give a file, such as configs/vp_digits.py")
+    else:
+        folder = next((w.split("=", 1)[1] for w in words if w.startswith("--workdir=")), None)
+        if folder is None:
+            raise ValueError("--workdir is missing: give the folder of a trained run")
+        config_flags.DEFINE_config_dict("config", config.load(Path(folder)), flag_values=values)
+    try:
+        unknown = values(["scoresde", *words])[1:]
+    except (AttributeError, KeyError, flags.Error) as error:
+        raise ValueError(str(error).strip("'\"").replace("\\n", " ").replace("\\'", "'")) from None
+    if unknown:
+        raise ValueError(f"{' '.join(unknown)}: not a flag; flags are written --flag=value")
+    if values.workdir is None:
+        raise ValueError("--workdir is missing: give a folder for the run")
+    return values
+
+
+def _demo(flags: Any) -> None:
+    from scoresde.demo import demo
+
+    print(f"report: {demo(flags.config, Path(flags.workdir))}")
+
+
+def _train(flags: Any) -> None:
+    from scoresde.run import train_run
+
+    run = train_run(flags.config, Path(flags.workdir))
+    print(f"trained {flags.config.train.steps} steps, loss {run.history[-1].loss:.4g}")
+
+
+def _sample(flags: Any) -> None:
+    import numpy as np
+
+    from scoresde.report import png, stretch
+    from scoresde.run import draw, load_run
+
+    folder = Path(flags.workdir)
+    run = load_run(folder, flags.config)
+    x, nfe = draw(run, flags.n or 64, flags.seed)
+    np.savez_compressed(folder / "samples.npz", samples=x.numpy())
+    print(f"{len(x)} samples, {nfe} network calls each: {folder / 'samples.npz'}")
+    if x.ndim == 4 and run.transform.levels is not None:
+        (folder / "samples.png").write_bytes(png(stretch(x[:64], run.transform.levels)))
+        print(f"the first {min(len(x), 64)}: {folder / 'samples.png'}")
+
+
+def _likelihood(flags: Any) -> None:
+    import numpy as np
+    import torch
+
+    from scoresde.run import load_run, measure
+
+    folder = Path(flags.workdir)
+    run = load_run(folder, flags.config)
+    results = measure(run, run.held_out(flags.n), flags.seed)
+    bits = torch.cat([r.bits_per_dim for r in results]).double()
+    trace = torch.cat([r.bits_per_dim_stderr for r in results]).double()
+    nats = torch.cat([r.nats for r in results])
+    summary = {
+        "samples": len(bits),
+        "bits_per_dim": float(bits.mean()),
+        "stderr": float(bits.std() / len(bits) ** 0.5),
+        "trace_stderr": float(trace.square().sum().sqrt() / len(bits)),
+        "nfe": float(torch.cat([r.nfe for r in results]).double().mean()),
+    }
+    np.savez(folder / "likelihood.npz", bits_per_dim=bits, trace_stderr=trace, nats=nats.cpu())
+    text = json.dumps(summary, indent=2)
+    (folder / "likelihood.json").write_text(text + os.linesep)
+    print(text)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,215 @@
+"""Run configurations: `ml_collections` values, turned into constructor calls in one place.
+
+A configuration names an object by the call that builds it, as Python would:
+
+    config.sde = "VPSDE(beta_max=20.0)"
+    config.objective = "DSM(weighting=edm, times=LogNormalTimes(mean=-1.2, std=1.2))"
+
+`build` reads such a call. It takes names of this library and literals, and runs nothing else.
+"""
+
+from __future__ import annotations
+
+import ast
+import difflib
+import inspect
+import json
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from types import FunctionType
+from typing import Any, TypeVar
+
+import torch
+from ml_collections import ConfigDict
+from torch import nn
+
+import scoresde
+from scoresde import data, nets
+from scoresde.data import Affine, Dataset
+from scoresde.denoiser import Denoiser
+from scoresde.sde import SDE
+from scoresde.training import losses
+
+T = TypeVar("T")
+
+Config = Any
+"""An `ml_collections.ConfigDict`, whose keys no type checker knows."""
+
+FILE = "config.json"
+
+_FUNCTIONS = (
+    *(data.digits, data.moons, data.spirals, data.rings, data.gaussians8, data.checkerboard),
+    *(data.npy, data.npz, data.idx, data.images, data.cifar10),
+    *(losses.sigma2, losses.likelihood, losses.edm),
+    *(scoresde.feed_t, scoresde.feed_999t, scoresde.feed_log_sigma),
+)
+
+
+def defaults() -> Config:
+    """Return the run of `scoresde demo`: scikit-learn's 8x8 digits under a VP process."""
+    config = ConfigDict()
+    config.seed = 0
+    config.data = "digits()"
+    config.conditional = True  # whether the network is told the class
+    config.low, config.high = -1.0, 1.0  # what grey levels are mapped to
+    config.sde = "VPSDE()"
+    config.net = "MLP(hidden=256, depth=4)"
+    config.predicts = "edm"
+    config.time_input = "feed_log_sigma"
+    config.objective = (
+        "DSM(weighting=edm, times=LogNormalTimes(mean=-0.7, std=1.8), label_dropout=0.25)"
+    )
+    config.optim = ConfigDict({"lr": 2e-3, "warmup": 100, "decay": True})
+    config.train = ConfigDict(
+        {
+            "steps": 5000,
+            "batch_size": 64,
+            "ema_decay": 0.999,
+            "grad_clip": 1.0,
+            "amp": "auto",  # bfloat16: "on", "off", or where the processor is made for it
+            "flip": False,  # mirror images at random
+            "checkpoint_every": 2500,
+            "log_every": 50,
+            "tensorboard": False,
+            "sample_every": 0,  # steps between grids of samples in TensorBoard; 0 is never
+        }
+    )
+    config.sample = ConfigDict(
+        {"solver": "AdamsPC()", "grid": "DensityGrid()", "steps": 20, "batch_size": 500}
+    )
+    config.likelihood = ConfigDict(
+        {
+            "solver": "AdamsPC(order=4)",
+            "grid": "DensityGrid()",
+            "steps": 32,
+            "trace": "Hutchinson(n=4)",
+            "batch_size": 200,
+        }
+    )
+    return config
+
+
+def build(call: str, kind: type[T], **given: Any) -> T:
+    """Build the object that a call names, such as "DPMSolverPP(order=3)".
+
+    Args:
+        call: a name of the library, or a call of one with literals, names and calls as arguments.
+        kind: the type that the result must have.
+        given: further keyword arguments of the outermost call, where its signature has them.
+
+    Raises:
+        ValueError: text that is no such call; a name or an argument that does not exist, with the
+            nearest that does; a result of another type; what the constructor itself refuses.
+    """
+    try:
+        tree = ast.parse(call, mode="eval").body
+    except SyntaxError:
+        raise ValueError(f"{call!r} is not a call such as 'VPSDE(beta_max=20.0)'") from None
+    if given and not isinstance(tree, ast.Call):
+        raise ValueError(f"{call!r} is a name; write the call, such as '{call}()'")
+    result = _evaluate(tree, call, given)
+    if not isinstance(result, kind):
+        raise ValueError(f"{call!r} is a {type(result).__name__}, but a {kind.__name__} is needed")
+    return result
+
+
+def build_data(config: Config) -> tuple[Dataset, Affine]:
+    """Return the data set of a run, and the map from it to model space."""
+    dataset = build(config.data, Dataset)
+    if not len(dataset.test):
+        dataset = dataset.split(0.1, seed=config.seed)
+    if dataset.levels is None:
+        return dataset, Affine.standardise(dataset.train)
+    return dataset, Affine.bins(dataset.levels, config.low, config.high)
+
+
+def build_model(config: Config, dataset: Dataset, transform: Affine) -> Denoiser:
+    """Return the untrained denoiser of a run; its weights follow from the seed."""
+    shape = dataset.shape
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(config.seed)
+        net = build(
+            config.net,
+            nn.Module,
+            shape=shape,
+            channels=shape[0],
+            dims=len(shape) - 1,
+            num_classes=dataset.num_classes if config.conditional else None,
+        )
+    std = float(transform.forward(dataset.train[:10_000]).double().std())
+    sde, feed = build(config.sde, SDE), build(config.time_input, FunctionType)
+    return Denoiser(net, sde, config.predicts, data_std=std, time_input=feed)
+
+
+def identity(config: Config) -> dict[str, Any]:
+    """Return what two runs must share for one to go on where the other stopped.
+
+    Training itself compares the process, the objective and the optimizer.
+    """
+    names = ("data", "conditional", "low", "high", "net")
+    shared = {name: config[name] for name in names}
+    return shared | {name: config.train[name] for name in ("batch_size", "flip")}
+
+
+def save(config: Config, workdir: Path) -> None:
+    """Write a configuration to a run's folder, where `load` finds it."""
+    workdir.mkdir(parents=True, exist_ok=True)
+    text = json.dumps(config.to_dict(), indent=2) + "\n"
+    (workdir / FILE).write_text(text)
+
+
+def load(workdir: Path) -> Config:
+    """Return the configuration of the run in a folder.
+
+    Raises:
+        FileNotFoundError: there is no run.
+    """
+    path = workdir / FILE
+    if not path.is_file():
+        raise FileNotFoundError(f"workdir={workdir}: no {FILE} there; `scoresde train` makes it")
+    return ConfigDict(json.loads(path.read_text()))
+
+
+def _names() -> dict[str, Any]:
+    """Return what a configuration may name: classes of the library, and functions it lists."""
+    modules = (scoresde, data, nets, losses)
+    classes = {k: v for m in modules for k, v in vars(m).items() if isinstance(v, type)}
+    return classes | {function.__name__: function for function in _FUNCTIONS}
+
+
+def _evaluate(tree: ast.expr, call: str, given: Mapping[str, Any]) -> Any:
+    match tree:
+        case ast.Name(id=name):
+            return _look_up(name, call)
+        case ast.Call(func=ast.Name(id=name), args=args, keywords=keywords):
+            function = _look_up(name, call)
+            parameters = inspect.signature(function).parameters
+            named = {str(k.arg): _evaluate(k.value, call, {}) for k in keywords}
+            for argument in named:
+                if argument not in parameters:
+                    nearest = _nearest(argument, parameters)
+                    raise ValueError(f"{call!r}: {name} has no argument {argument!r}{nearest}")
+            named = {k: v for k, v in given.items() if k in parameters} | named
+            positional = [_evaluate(a, call, {}) for a in args]
+            try:
+                return function(*positional, **named)
+            except TypeError as error:
+                raise ValueError(f"{call!r}: {error}") from error
+    try:
+        return ast.literal_eval(tree)
+    except ValueError:
+        raise ValueError(
+            f"{call!r}: {ast.unparse(tree)!r} is neither a literal nor a call of the library"
+        ) from None
+
+
+def _look_up(name: str, call: str) -> Any:
+    names = _names()
+    if name not in names:
+        raise ValueError(f"{call!r}: the library has no {name!r}{_nearest(name, names)}")
+    return names[name]
+
+
+def _nearest(name: str, names: Iterable[str]) -> str:
+    close = difflib.get_close_matches(name, list(names), n=1, cutoff=0.5)
+    return f"; did you mean {close[0]!r}?" if close else ""

@@ -1,0 +1,219 @@
+"""Runs from a configuration: train one, load one, draw from it, measure its likelihood."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.optim import Adam
+from tqdm.auto import tqdm
+
+from scoresde import config as configs
+from scoresde.config import Config
+from scoresde.data import Affine, Dataset, batches, random_flip
+from scoresde.denoiser import BaseDenoiser
+from scoresde.grids import Grid
+from scoresde.likelihood import LogLikelihood, Trace, log_likelihood
+from scoresde.noise import SeededNoise
+from scoresde.sampling import solve
+from scoresde.sde import Prior
+from scoresde.solvers import AdaptiveSolver, Solver
+from scoresde.training import (
+    DSM,
+    Batch,
+    CosineDecay,
+    Record,
+    TensorBoard,
+    Warmup,
+    load_model,
+    train,
+)
+
+
+@dataclass(frozen=True)
+class Run:
+    """A run, and what it is made of.
+
+    Attributes:
+        config: its configuration.
+        data: the data set.
+        transform: from data to model space.
+        model: the denoiser, with averaged weights once it is trained.
+        history: the loss curve of its training.
+    """
+
+    config: Config
+    data: Dataset
+    transform: Affine
+    model: BaseDenoiser
+    history: tuple[Record, ...] = ()
+
+    def prior(self) -> Prior:
+        """Return the Gaussian with the moments that the training data have at T."""
+        x = self.transform.forward(self.data.train)
+        device = next(self.model.parameters()).device
+        return self.model.sde.prior(x.mean(0).to(device), x.var(0).to(device))
+
+    def held_out(self, n: int | None = None) -> Tensor:
+        """Return the first n test samples in model space, dequantised the same way every time."""
+        generator = torch.Generator().manual_seed(self.config.seed)
+        return self.transform.forward(self.data.test[:n], generator)
+
+    def settings(self, section: str) -> dict[str, Any]:
+        """Return the solver of a section of the configuration, with its grid and steps."""
+        chosen = self.config[section]
+        solver = configs.build(chosen.solver, Solver)
+        if isinstance(solver, AdaptiveSolver):
+            return {"solver": solver}
+        grid = configs.build(chosen.grid, Grid)
+        return {"solver": solver, "grid": grid, "steps": chosen.steps}
+
+
+def build_run(config: Config) -> Run:
+    """Return the untrained run of a configuration, on the GPU where there is one."""
+    data, transform = configs.build_data(config)
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    return Run(config, data, transform, configs.build_model(config, data, transform).to(device))
+
+
+def load_run(workdir: Path, config: Config) -> Run:
+    """Return the run of a folder, with the averaged weights of its newest checkpoint.
+
+    Raises:
+        FileNotFoundError: there is no checkpoint in the folder.
+    """
+    run = build_run(config)
+    load_model(workdir, run.model)
+    run.model.eval()
+    return run
+
+
+def train_run(config: Config, workdir: Path) -> Run:
+    """Train the run of a configuration in a folder, or go on where it stopped.
+
+    Raises:
+        ValueError: a checkpoint of another configuration in the folder, which is left as it is.
+    """
+    run = build_run(config)
+    optim, chosen = config.optim, config.train
+    decay = CosineDecay(chosen.steps, optim.warmup) if optim.decay else Warmup(optim.warmup)
+    board = _tensorboard(run, workdir)
+    state = train(
+        run.model,
+        configs.build(config.objective, DSM),
+        _stream(run),
+        steps=chosen.steps,
+        optimizer=Adam(run.model.parameters(), lr=optim.lr, fused=True),
+        schedule=decay,
+        ema_decay=chosen.ema_decay,
+        grad_clip=chosen.grad_clip,
+        amp=None if chosen.amp == "auto" else chosen.amp == "on",
+        seed=config.seed,
+        workdir=workdir,
+        config=configs.identity(config),
+        checkpoint_every=chosen.checkpoint_every,
+        log_every=chosen.log_every,
+        callbacks=board,
+    )
+    for callback in board:
+        callback.close()
+    # only now is it known that the folder holds no other run
+    configs.save(config, workdir)
+    average = state.ema.module
+    assert isinstance(average, BaseDenoiser)
+    return replace(run, model=average.eval(), history=tuple(state.history))
+
+
+def draw(run: Run, n: int, seed: int = 0, **settings: Any) -> tuple[Tensor, int]:
+    """Draw n samples in data units, and return them with the network calls of each.
+
+    Args:
+        run: a trained run.
+        n: number of samples; a run with classes takes them in turn.
+        seed: of the noise.
+        settings: of `scoresde.solve`; those of the run's configuration by default.
+    """
+    settings = settings or run.settings("sample")
+    shape, size = run.data.shape, run.config.sample.batch_size
+    drawn, calls = [], 0
+    for start in tqdm(range(0, n, size), desc="sampling", leave=False):
+        count = min(size, n - start)
+        labels = torch.arange(start, start + count) % max(1, run.data.num_classes)
+        solution = solve(
+            run.model,
+            (count, *shape),
+            noise=SeededNoise(seed, start=start),
+            cond={"label": labels.to(_device(run))} if run.config.conditional else None,
+            prior=run.prior(),
+            **settings,
+        )
+        drawn.append(solution.x.cpu())
+        calls = max(calls, int(solution.nfe.max()))
+    x = torch.cat(drawn)
+    discrete = run.transform.levels is not None
+    return (run.transform.to_pixels(x) if discrete else run.transform.inverse(x)), calls
+
+
+def measure(run: Run, x: Tensor, seed: int = 0) -> list[LogLikelihood]:
+    """Return the log-likelihoods of x (B, *), in model space, a batch at a time."""
+    chosen = run.config.likelihood
+    size = chosen.batch_size
+    return [
+        log_likelihood(
+            run.model,
+            x[start : start + size].to(_device(run)),
+            trace=configs.build(chosen.trace, Trace),
+            transform=run.transform,
+            prior=run.prior(),
+            noise=SeededNoise(seed, start=start),
+            **run.settings("likelihood"),
+        )
+        for start in tqdm(range(0, len(x), size), desc="likelihood", leave=False)
+    ]
+
+
+def _device(run: Run) -> torch.device:
+    return next(run.model.parameters()).device
+
+
+def _stream(run: Run) -> Batch:
+    """Return the batches of a run as a function of the step, dequantised."""
+    config, data = run.config, run.data
+    labels = data.train_labels if config.conditional else None
+    stream, upcoming = None, -1
+
+    def batch(step: int) -> tuple[Tensor, dict[str, Any] | None]:
+        nonlocal stream, upcoming
+        if stream is None or step != upcoming:
+            stream = batches(
+                data.train,
+                config.train.batch_size,
+                seed=config.seed,
+                start_step=step,
+                labels=labels,
+            )
+        upcoming = step + 1
+        x, label = next(stream)
+        # the global generator follows from the seed and the step here
+        generator = torch.default_generator
+        x = random_flip(x, generator) if config.train.flip else x
+        return run.transform.forward(x, generator), None if label is None else {"label": label}
+
+    return batch
+
+
+def _tensorboard(run: Run, workdir: Path) -> list[TensorBoard]:
+    config = run.config
+    if not config.train.tensorboard:
+        return []
+    if not config.train.sample_every:
+        return [TensorBoard(workdir / "tensorboard")]
+
+    def images(model: BaseDenoiser) -> Tensor:
+        pixels, _ = draw(replace(run, model=model.eval()), 64)
+        return pixels.float() / float(pixels.max().clamp(min=1))
+
+    return [TensorBoard(workdir / "tensorboard", images, config.train.sample_every)]
