@@ -1,0 +1,1 @@
+"""Benchmarks: `python -m benchmarks` measures the solvers and writes benchmarks/results.md."""
