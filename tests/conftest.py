@@ -7,7 +7,6 @@ import os
 import pytest
 import torch
 from hypothesis import settings
-from torch.utils._python_dispatch import TorchDispatchMode
 
 from scoresde import (
     EDMSDE,
@@ -88,15 +87,3 @@ def mixture() -> GaussianMixture:
         torch.tensor([[-1.0, 0.5], [1.2, -0.3], [0.2, 1.5]], dtype=torch.float64),
         torch.stack([spread(0.3, 0.02, seed=1), spread(0.1, 0.05, seed=2), spread(0.2, 0.01)]),
     )
-
-
-class CountOperations(TorchDispatchMode):
-    """Counts the tensor operations that run inside it, as `calls`."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.calls = 0
-
-    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
-        self.calls += 1
-        return func(*args, **(kwargs or {}))
