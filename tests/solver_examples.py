@@ -60,6 +60,18 @@ def label(value: Any) -> str | None:
     return str(value) if isinstance(value, Solver) else None
 
 
+def churns(solver: Solver) -> bool:
+    """Say whether a solver raises the noise before a step."""
+    return isinstance(solver, Heun) and solver.churn > 0.0
+
+
+def couples(solver: Solver) -> bool:
+    """Say whether a solver's samples depend on their batch mates, as it is documented to."""
+    return isinstance(solver, PredictorCorrector) and solver.corrector == Langevin(
+        batch_mean_norms=True
+    )
+
+
 def concrete_solvers() -> set[type[Solver]]:
     """Return every concrete solver class that a module of `scoresde.solvers` defines."""
     found = set()

@@ -20,7 +20,9 @@ class Langevin(Corrector):
     """Langevin step x + e score + sqrt(2 e) z, with e from the signal-to-noise ratio.
 
     e = 2 (snr |z| / |score|)^2, of each sample's own norms (Song et al. 2021, arXiv:2011.13456,
-    Algs. 4 and 5, with alpha_i = 1), so that no sample depends on another.
+    Algs. 4 and 5, with alpha_i = 1), so that no sample depends on another. A step that depends on
+    the state tilts the stationary law: variances rise by a relative 4 / D or so, on top of the
+    snr^2 of any such step. In few dimensions take `AnnealedLangevin`.
 
     Attributes:
         snr: ratio of the drift's norm to the noise's, times a constant; the r of the paper.

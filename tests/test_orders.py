@@ -1,0 +1,97 @@
+"""Measured orders of the deterministic solvers, and the flows that they follow exactly."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from conftest import generator
+from solver_examples import DETERMINISTIC, label
+
+import scoresde as sd
+from scoresde import (
+    DDIM,
+    VESDE,
+    VPSDE,
+    AdamsPC,
+    DormandPrince,
+    DPMSolverPP,
+    Euler,
+    EulerMaruyama,
+    Gaussian,
+    Heun,
+)
+from scoresde.testing import PANEL, Problem, convergence, measured_order
+
+# orders in the limit of fine grids: from exact starting values, and from a solver's own start
+ORDERS = [
+    (Euler(), 1, 1),
+    (EulerMaruyama(0.0), 1, 1),
+    (DDIM(), 1, 1),
+    (DPMSolverPP(1), 1, 1),
+    (DPMSolverPP(2), 2, 2),
+    (DPMSolverPP(3), 3, 2),
+    (Heun(), 2, 2),
+    (AdamsPC(1), 2, 2),
+    (AdamsPC(2), 3, 3),
+    (AdamsPC(3), 4, 3),
+    (AdamsPC(4), 5, 3),
+    (DormandPrince(), 5, 5),
+]
+
+
+def close(a, b, tol=1e-12):
+    return float((a - b).abs().max()) <= tol * float(b.abs().max())
+
+
+def normal(*shape, seed=0):
+    return torch.randn(*shape, generator=generator(seed), dtype=torch.float64)
+
+
+@pytest.mark.parametrize(("solver", "order", "own"), ORDERS, ids=label)
+def test_order_on_the_panel(solver, order, own):
+    steps = (16, 32) if solver == DormandPrince() else (128, 256)
+    for problem in PANEL:
+        curve = convergence(solver, problem, steps, exact_start=own < order)
+        assert curve.order >= order - 0.25, f"{problem.sde}: {curve}"
+        assert curve.errors[-1] < 0.1, f"{problem.sde}: {curve}"
+        if problem in PANEL[1:3]:  # VP, where no leading term cancels
+            assert abs(curve.order - order) <= 0.2, f"{problem.sde}: {curve}"
+
+
+@pytest.mark.parametrize(("solver", "order", "own"), [o for o in ORDERS if o[2] < o[1]], ids=label)
+def test_order_of_a_multistep_solver_from_its_own_start(solver, order, own):
+    # on VE a start of low order shows the most
+    assert abs(measured_order(solver, PANEL[7], (128, 256)) - own) <= 0.25
+
+
+@pytest.mark.parametrize(
+    ("solver", "order"),
+    [(Euler(), 1), (DDIM(), 1), (Heun(), 2), (DPMSolverPP(2), 2), (AdamsPC(1), 2), (AdamsPC(2), 3)],
+    ids=label,
+)
+@pytest.mark.parametrize("sde", [VPSDE(t_min=0.02), VESDE(0.05, 20.0)], ids=["vp", "ve"])
+def test_order_on_a_mixture(solver, order, sde, mixture):
+    curve = convergence(solver, Problem(mixture, sde), (64, 128))
+    assert curve.order >= order - 0.25, str(curve)
+    assert curve.errors[-1] < 0.1, str(curve)
+
+
+@pytest.mark.parametrize("solver", DETERMINISTIC, ids=label)
+def test_deterministic_solvers_run_both_ways(solver, gaussian):
+    sde = VPSDE(t_min=0.01)
+    model, x = gaussian.denoiser(sde, 1.0), normal(8, 4)
+    ends = sde.level(sde.t_min), sde.level(sde.T)
+    steps = None if isinstance(solver, DormandPrince) else 200
+    code = sd.encode(model, x, solver=solver, steps=steps)
+    assert close(code, gaussian.flow(x, *ends), 0.05)
+    back = sd.decode(model, code, solver=solver, steps=steps)
+    assert close(back, x, 0.1 if solver.order == 1 else 1e-3)
+
+
+@pytest.mark.parametrize("order", [1, 2, 3, 4])
+def test_adams_costs_white_data_no_steps(order, sde):
+    white = Gaussian(torch.zeros(3, dtype=torch.float64), 0.49 * torch.eye(3, dtype=torch.float64))
+    model, x = white.denoiser(sde), normal(5, 3)
+    for steps in (1, 4):
+        end = sd.sample(model, x=x, solver=AdamsPC(order), steps=steps, denoise=False)
+        assert close(end, white.flow(x, sde.level(sde.T), sde.level(sde.t_min)), 1e-13)
