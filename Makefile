@@ -1,0 +1,50 @@
+# Every target starts from a fresh clone: it makes the virtual environment that it needs.
+
+PYTHON ?= python3
+BIN := .venv/bin
+PIP := $(BIN)/python -m pip install --quiet --constraint constraints.txt
+PYTEST := $(BIN)/pytest -n 2
+
+# no word of newer versions from tools whose versions are pinned
+export PYRIGHT_PYTHON_IGNORE_WARNINGS := 1
+export NO_MKDOCS_2_WARNING := 1
+
+.DEFAULT_GOAL := help
+.PHONY: help demo test test-all lint docs bench clean
+
+help:  ## list the targets
+	@sed -n 's/^\([a-z-]*\):.*##/\1\t/p' $(MAKEFILE_LIST) | expand -t 12
+
+demo: .venv/.demo  ## train on 8x8 digits, sample, measure, and report in runs/demo
+	$(BIN)/scoresde demo --workdir=runs/demo
+
+test: lint docs  ## check style, types, docs and the fast tests: what CI runs
+	$(PYTEST) -m "not slow and not gpu"
+
+test-all: lint docs  ## the same with the slow tests, and those for a GPU where there is one
+	$(PYTEST)
+
+lint: .venv/.dev  ## check style and types
+	$(BIN)/ruff check
+	$(BIN)/ruff format --check
+	$(BIN)/pyright
+
+docs: .venv/.dev  ## build the documentation into site/
+	$(BIN)/mkdocs build --quiet --strict
+
+bench: .venv/.dev  ## measure the solvers, into benchmarks/results.md
+	$(BIN)/python -m benchmarks
+
+clean:  ## delete all that is built, the virtual environment included
+	rm -rf .venv build site *.egg-info .pytest_cache .ruff_cache .hypothesis
+	find . -name __pycache__ -prune -exec rm -rf {} +
+
+.venv/.demo: pyproject.toml constraints.txt
+	test -x $(BIN)/pip || $(PYTHON) -m venv .venv
+	$(PIP) --editable '.[report]'
+	touch $@
+
+.venv/.dev: pyproject.toml constraints.txt
+	test -x $(BIN)/pip || $(PYTHON) -m venv .venv
+	$(PIP) --editable '.[dev]'
+	touch .venv/.demo $@
