@@ -20,7 +20,7 @@ READ_EVERY = 4
 
 FIRST_STEP = 0.01  # of the whole way
 SMALLEST_STEP = 1e-12  # of the whole way
-SAFETY, SHRINK, GROW = 0.9, 0.2, 5.0
+SAFETY, SHRINK, GROW = 0.8, 0.2, 5.0
 
 RUNNING, DONE, NONFINITE, UNDERFLOW, EXHAUSTED = range(5)
 
@@ -56,6 +56,11 @@ class _Way:
     def select(self, keep: Tensor) -> _Way:
         return _Way(*(v[keep] for v in vars(self).values()))
 
+    def merge(self, part: _Way) -> _Way:
+        """Return these samples, with some of them as they are in `part`."""
+        pairs = zip(vars(self).values(), vars(part).values(), strict=True)
+        return _Way(*(old.index_copy(0, part.rows, new) for old, new in pairs))
+
 
 def solve_adaptive(
     field: Field,
@@ -76,48 +81,64 @@ def solve_adaptive(
         NonFiniteState, StepSizeUnderflow, MaxEvaluations: after all other samples are done, so
             that the error keeps them.
     """
-    whole, batch = field, len(x)
     origin, end = (float(solver.position(level, field.data_std)) for level in (start, stop))
-    at = per_sample(torch.full((batch,), origin, dtype=torch.float64, device=x.device), x)
-    ints = torch.zeros(batch, dtype=torch.long, device=x.device)
-    state = solver.init(field, x, solver.level(at, field.sde, field.data_std))
-    way = _Way(
-        rows=torch.arange(batch, device=x.device),
-        x=x,
-        state=state,
-        at=at,
-        h=torch.full_like(at, FIRST_STEP * (end - origin)),
-        calls=ints + 1,
-        status=ints + RUNNING,
-    )
-    x, calls, status = x.clone(), way.calls.clone(), way.status.clone()
-    bar = tqdm(total=batch, disable=not progress)
+    every = way = _depart(field, x, solver, origin, end)
+    some, draws, budget = field, noise, solver.max_nfe - denoise
+    bar = tqdm(total=len(x), disable=not progress)
     while len(way.rows):
         for _ in range(READ_EVERY):
-            _advance(way, field, solver, noise, origin, end)
-        x = x.index_copy(0, way.rows, way.x)
-        calls[way.rows], status[way.rows] = way.calls, way.status
+            _advance(way, some, solver, draws, (origin, end), budget)
+        every = every.merge(way)
         keep = (way.status == RUNNING).nonzero().flatten()  # the read
         bar.update(len(way.rows) - len(keep))
         if len(keep) < len(way.rows):
-            field = field.rows(keep, len(way.rows))
-            noise = noise.rows(keep) if solver.stochastic else noise
             way = way.select(keep)
+            some = field.rows(way.rows, len(x))
+            draws = noise.rows(way.rows) if solver.stochastic else noise
     bar.close()
-    _raise_failures(x, calls, status)
     if denoise:
-        return solver.finish(whole, x, stop, None, noise).x, calls + 1
-    return x, calls
+        _finish(every, field, solver, stop, noise)
+    _raise_failures(every, solver, field)
+    return every.x, every.calls
+
+
+def _depart(field: Field, x: Tensor, solver: AdaptiveSolver, origin: float, end: float) -> _Way:
+    zeros = torch.zeros(len(x), dtype=torch.long, device=x.device)
+    at = per_sample(torch.full((len(x),), origin, dtype=torch.float64, device=x.device), x)
+    return _Way(
+        rows=torch.arange(len(x), device=x.device),
+        x=x,
+        state=solver.init(field, x, solver.level(at, field.sde, field.data_std)),
+        at=at,
+        h=torch.full_like(at, FIRST_STEP * (end - origin)),
+        calls=zeros + 1,
+        status=zeros + RUNNING,
+    )
+
+
+def _finish(way: _Way, field: Field, solver: AdaptiveSolver, stop: Level, noise: Noise) -> None:
+    """Take the samples that arrived on to sigma = 0; the others stay as they were left."""
+    done = way.status == DONE
+    end = solver.finish(field, way.x, stop, None, noise).x
+    way.x = torch.where(per_sample(done, way.x), end, way.x)
+    way.calls = way.calls + done
+    finite = way.x.isfinite().flatten(1).all(1)
+    way.status = way.status.masked_fill(done & ~finite, NONFINITE)
 
 
 def _advance(
-    way: _Way, field: Field, solver: AdaptiveSolver, noise: Noise, origin: float, end: float
+    way: _Way,
+    field: Field,
+    solver: AdaptiveSolver,
+    noise: Noise,
+    ends: tuple[float, float],
+    budget: int,
 ) -> None:
     """Try one step with every sample, and note what came of it."""
     running = way.status == RUNNING
     run = per_sample(running, way.at)
     target = way.at + torch.where(run, way.h, 0.0)
-    target = target.clamp(min(origin, end), max(origin, end))
+    target = target.clamp(min(ends), max(ends))
     here, there = (solver.level(p, field.sde, field.data_std) for p in (way.at, target))
     x, state, error = solver.step(field, way.x, here, there, way.state, noise)
     assert error is not None, f"{solver} gives no error estimate"
@@ -127,14 +148,14 @@ def _advance(
     way.x, way.state = torch.where(wide, x, way.x), torch.where(wide, state, way.state)
     way.at = torch.where(per_sample(accepted, way.at), target, way.at)
     factor = (SAFETY * ratio.clamp(min=1e-10) ** (-1.0 / solver.order)).clamp(SHRINK, GROW)
-    way.h = way.h * per_sample(factor.nan_to_num(SHRINK), way.h)
+    way.h = way.h * per_sample(factor, way.h)
     way.calls = way.calls + running * solver.evals
     # in order of precedence, the last that holds
-    tiny = way.h.flatten().abs() < SMALLEST_STEP * abs(end - origin)
-    way.status = way.status.masked_fill(running & (way.calls >= solver.max_nfe), EXHAUSTED)
+    tiny = way.h.flatten().abs() < SMALLEST_STEP * abs(ends[1] - ends[0])
+    way.status = way.status.masked_fill(running & (way.calls + solver.evals > budget), EXHAUSTED)
     way.status = way.status.masked_fill(running & tiny, UNDERFLOW)
     way.status = way.status.masked_fill(running & ~ratio.isfinite(), NONFINITE)
-    way.status = way.status.masked_fill(running & (way.at == end).flatten(), DONE)
+    way.status = way.status.masked_fill(running & (way.at == ends[1]).flatten(), DONE)
 
 
 def _error_ratio(error: Tensor, before: Tensor, after: Tensor, solver: AdaptiveSolver) -> Tensor:
@@ -143,8 +164,10 @@ def _error_ratio(error: Tensor, before: Tensor, after: Tensor, solver: AdaptiveS
     return (error / scale).detach().double().square().flatten(1).mean(1).sqrt()
 
 
-def _raise_failures(x: Tensor, calls: Tensor, status: Tensor) -> None:
+def _raise_failures(way: _Way, solver: AdaptiveSolver, field: Field) -> None:
     for reason, (error, what) in FAILURES.items():
-        rows = (status == reason).nonzero().flatten().tolist()
+        rows = (way.status == reason).nonzero().flatten().tolist()
         if rows:
-            raise error(what, t=None, indices=tuple(rows), nfe=int(calls.max()), x=x)
+            level = solver.level(float(way.at[rows[0]]), field.sde, field.data_std)
+            nfe = int(way.calls.max())
+            raise error(what, t=float(level.t), indices=tuple(rows), nfe=nfe, x=way.x)

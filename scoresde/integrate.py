@@ -66,8 +66,10 @@ def integrate(
     """
     if isinstance(solver, Corrector):
         raise ValueError(f"solver={solver} stays at a level; wrap it in PredictorCorrector")
-    if encode and (solver.stochastic or denoise):
-        raise ValueError(f"solver={solver}: encoding needs a deterministic solver, denoise=False")
+    if encode and solver.stochastic:
+        raise ValueError(f"solver={solver}: encoding needs a deterministic solver")
+    if encode and denoise:
+        raise ValueError("denoise=True: a latent code is solved for from t_min; set denoise=False")
     seed = getattr(noise, "seed", None)
     sde = field.sde
     if isinstance(solver, AdaptiveSolver):

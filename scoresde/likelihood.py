@@ -17,11 +17,11 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor
 
-from scoresde.denoiser import BaseDenoiser, Field, Prediction, floating_dtype
+from scoresde.denoiser import BaseDenoiser, Field, Prediction
 from scoresde.grids import Grid
 from scoresde.integrate import integrate
 from scoresde.noise import Noise, SeededNoise
-from scoresde.sampling import check_data, check_model
+from scoresde.sampling import check_data, check_model, placement
 from scoresde.sde import Level, Prior
 from scoresde.solvers import AdamsPC, Solver
 from scoresde.tensors import cos, lincomb, sin
@@ -175,8 +175,7 @@ def log_likelihood(
     if noise is not None and seed is not None:
         raise ValueError(f"seed={seed} and noise={noise}: give one of them")
     noise = noise or SeededNoise(seed)
-    dtype = torch.promote_types(floating_dtype(model) or x.dtype, torch.float32)
-    x = check_data(x, "x").to(dtype)
+    x = check_data(x, "x").to(**placement(model, x))
     d = math.prod(x.shape[1:])
     trace = trace or (ExactTrace() if d <= 128 else Hutchinson())
     probes = trace.probes(x, noise)

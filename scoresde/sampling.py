@@ -113,9 +113,11 @@ def solve(
     if noise is not None and seed is not None:
         raise ValueError(f"seed={seed} and noise={noise}: give one of them")
     noise = noise or SeededNoise(seed)
-    place = _place(model, x, device, state_dtype)
+    place = placement(model, x, device, state_dtype)
     if (x is None) == (shape is None):
         raise ValueError("shape, x: give the samples' shape (B, *), or the x to start from")
+    if encode and x is None:
+        raise ValueError(f"shape={shape}: encoding starts from data; give them as x")
     if x is not None:
         if prior is not None:
             raise ValueError("prior: nothing is drawn from it where x is given; leave it out")
@@ -221,12 +223,13 @@ def _check_shape(shape: Sequence[int] | None) -> tuple[int, ...]:
     return tuple(shape)
 
 
-def _place(
+def placement(
     model: BaseDenoiser,
     x: Tensor | None,
-    device: torch.device | str | None,
-    dtype: torch.dtype | None,
+    device: torch.device | str | None = None,
+    dtype: torch.dtype | None = None,
 ) -> dict[str, Any]:
+    """Return the device and the dtype of the state: the model's, and at least float32."""
     anchor = next(chain(model.parameters(), model.buffers()), None)
     if device is None:
         owner = anchor if anchor is not None else x

@@ -8,16 +8,19 @@ import pkgutil
 from typing import Any
 
 import torch
-from torch import Tensor
+from conftest import generator
+from torch import Tensor, nn
 
 import scoresde.solvers
 from scoresde import (
     DDIM,
+    VPSDE,
     AdamsPC,
     AdaptiveSolver,
     Ancestral,
     AnnealedLangevin,
     Corrector,
+    Denoiser,
     DormandPrince,
     DPMSolverPP,
     Euler,
@@ -101,3 +104,30 @@ class GivenNoise(Noise):
 def zeros(like: Tensor) -> GivenNoise:
     """Return noise that is no noise."""
     return GivenNoise(torch.zeros_like(like))
+
+
+class Curve(nn.Module):
+    """An elementwise network, the same bit for bit in every batch; it counts its calls."""
+
+    def __init__(self, dtype=torch.float32):
+        super().__init__()
+        self.scale = nn.Parameter(torch.tensor(0.7, dtype=dtype))
+        self.calls, self.rows = 0, []
+
+    def forward(self, x, t, shift=None):
+        self.calls += 1
+        self.rows.append(len(x))
+        out = self.scale * x / (1.0 + x * x)
+        return out if shift is None else out + shift
+
+
+def model_on(sde=None, dtype=torch.float32):
+    return Denoiser(Curve(dtype), sde or VPSDE(), "v")
+
+
+def normal(*shape, seed=0, dtype=torch.float32):
+    return torch.randn(*shape, generator=generator(seed), dtype=dtype)
+
+
+def steps_of(solver, steps):
+    return {} if isinstance(solver, AdaptiveSolver) else {"steps": steps}

@@ -91,7 +91,10 @@ class DormandPrince(AdaptiveSolver):
         return level.angle(data_std)
 
     def level(self, position: Scalar, sde: SDE, data_std: float) -> Level:
-        return sde.level_at(-log(tan(position)) - math.log(data_std))
+        t = sde.t_at(-log(tan(position)) - math.log(data_std))
+        # rounding puts the ends an ulp outside the time span, where a network need not be defined
+        t = t.clamp(0.0, sde.T) if isinstance(t, Tensor) else min(max(t, 0.0), sde.T)
+        return Level(t, sde.alpha(t), sde.sigma(t))
 
 
 def _v(field: Field, x: Tensor, level: Level) -> Tensor:

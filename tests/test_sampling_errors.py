@@ -1,0 +1,191 @@
+"""What is refused, and that the message names the argument and the remedy."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from solver_examples import label, model_on, normal
+from torch import nn
+
+import scoresde as sd
+from scoresde import (
+    DDIM,
+    VPSDE,
+    AdamsPC,
+    Ancestral,
+    AnnealedLangevin,
+    Denoiser,
+    DormandPrince,
+    DPMSolverPP,
+    EulerMaruyama,
+    FixedGrid,
+    Heun,
+    InjectedNoise,
+    Langevin,
+    PredictorCorrector,
+    Prior,
+    ReverseDiffusion,
+    SeededNoise,
+    UniformGrid,
+)
+
+SHAPE = (2, 3)
+X = normal(2, 3)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "named"),
+    [
+        ({}, r"shape, x"),
+        ({"shape": SHAPE, "x": X}, r"shape, x"),
+        ({"shape": ()}, r"shape=\(\)"),
+        ({"shape": (3,)}, r"shape=\(3,\)"),
+        ({"shape": (-1, 3)}, r"shape=\(-1, 3\)"),
+        ({"shape": (2, 0)}, r"shape=\(2, 0\)"),
+        ({"x": torch.zeros(3)}, r"x: shape \(3,\)"),
+        ({"x": torch.zeros(2, 3, dtype=torch.long)}, r"x: dtype torch.int64 .* transform"),
+        (
+            {"x": torch.tensor([[0.0], [torch.nan], [torch.inf]])},
+            r"x: NaN .* 2 rows, first \[1, 2\]",
+        ),
+        ({"x": X, "prior": Prior()}, r"prior: "),
+        ({"shape": SHAPE, "steps": 0}, r"steps=0"),
+        ({"shape": SHAPE, "steps": -3}, r"steps=-3"),
+        ({"shape": SHAPE, "nfe": 0}, r"nfe=0"),
+        ({"shape": SHAPE, "nfe": 2, "solver": Heun(), "denoise": False}, None),
+        ({"shape": SHAPE, "nfe": 1, "solver": Heun(), "denoise": False}, r"nfe=1: .*Heun.* 2"),
+        ({"shape": SHAPE, "steps": 4, "nfe": 4}, r"steps=4 and nfe=4"),
+        ({"shape": SHAPE, "seed": 0, "noise": SeededNoise(0)}, r"seed=0 and noise="),
+        ({"shape": SHAPE, "solver": DormandPrince(), "grid": UniformGrid()}, r"grid=UniformGrid"),
+        ({"shape": SHAPE, "solver": DormandPrince(), "steps": 5}, r"steps=5: DormandPrince"),
+        ({"shape": SHAPE, "solver": DormandPrince(), "nfe": 50}, r"nfe=50: DormandPrince"),
+        ({"shape": SHAPE, "solver": DormandPrince(), "callback": print}, r"callback="),
+        ({"shape": SHAPE, "solver": Langevin()}, r"solver=Langevin.*PredictorCorrector"),
+        ({"shape": SHAPE, "solver": AnnealedLangevin()}, r"solver=AnnealedLangevin"),
+        ({"shape": SHAPE, "steps": 3, "grid": FixedGrid((1.0, 0.5))}, r"steps=2, .* 1 steps"),
+        ({"x": X, "solver": DDIM(1.0), "noise": InjectedNoise([X]), "steps": 9}, r"draws: "),
+        ({"x": X, "solver": DDIM(1.0), "noise": InjectedNoise([X[:1]])}, r"draws: .*\(1, 3\)"),
+    ],
+)
+def test_arguments_of_sample(arguments, named):
+    if named is None:
+        sd.sample(model_on(), **arguments)
+        return
+    with pytest.raises(ValueError, match=named):
+        sd.sample(model_on(), **arguments)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "named"),
+    [
+        ({"x": X, "encode": True}, r"denoise=True"),
+        ({"shape": SHAPE, "encode": True, "denoise": False}, r"shape=\(2, 3\)"),
+        ({"x": X, "encode": True, "denoise": False, "solver": DDIM(1.0)}, r"solver=DDIM"),
+        ({"shape": SHAPE, "solver": DormandPrince(), "trajectory": True}, r"trajectory=True"),
+    ],
+)
+def test_arguments_of_solve(arguments, named):
+    with pytest.raises(ValueError, match=named):
+        sd.solve(model_on(), **arguments)
+
+
+@pytest.mark.parametrize(
+    "solver",
+    [DDIM(0.5), Ancestral(), ReverseDiffusion(), EulerMaruyama(), PredictorCorrector(), Heun(0.1)],
+    ids=label,
+)
+def test_encode_and_likelihood_refuse_stochastic_solvers(solver):
+    with pytest.raises(ValueError, match=r"solver=.*deterministic"):
+        sd.encode(model_on(), X, solver=solver)
+    with pytest.raises(ValueError, match=r"solver=.*deterministic"):
+        sd.log_likelihood(model_on(), X, solver=solver)
+
+
+@pytest.mark.parametrize("call", [sd.sample, sd.solve, sd.encode, sd.decode, sd.log_likelihood])
+def test_what_is_no_denoiser_is_refused(call):
+    with pytest.raises(TypeError, match=r"model: a Linear is no denoiser; wrap"):
+        call(nn.Linear(3, 3), X)
+
+
+@pytest.mark.parametrize("call", [sd.encode, sd.decode, sd.log_likelihood])
+@pytest.mark.parametrize(
+    ("x", "named"),
+    [
+        (torch.zeros(2, 3, dtype=torch.uint8), r": dtype torch.uint8 where floats are meant"),
+        (torch.full((2, 3), torch.nan), r": NaN or infinite values in 2 rows"),
+        (torch.zeros(4), r": shape \(4,\)"),
+    ],
+)
+def test_data_that_are_none_are_refused(call, x, named):
+    with pytest.raises(ValueError, match=named):
+        call(model_on(), x)
+
+
+class Net(nn.Module):
+    def __init__(self, layer):
+        super().__init__()
+        self.layer = layer
+
+    def forward(self, x, t):
+        return self.layer(x)
+
+
+@pytest.mark.parametrize("call", [sd.encode, sd.decode, sd.log_likelihood])
+def test_active_dropout_is_refused(call):
+    for layer in (nn.Dropout(0.1), nn.Dropout2d(0.1), nn.AlphaDropout(0.1)):
+        model = Denoiser(Net(nn.Sequential(nn.Linear(3, 3), layer)), VPSDE())
+        with pytest.raises(ValueError, match=r"model: dropout .*model\.eval\(\)"):
+            call(model, X)
+    call(model.eval(), X, steps=2)
+    call(Denoiser(Net(nn.Sequential(nn.Linear(3, 3), nn.Dropout(0.0))), VPSDE()), X, steps=2)
+
+
+def test_an_output_of_another_shape_is_refused():
+    model = Denoiser(Net(nn.Linear(3, 4)), VPSDE())
+    with pytest.raises(ValueError, match=r"net: output has shape \(2, 4\).*\(2, 3\)"):
+        sd.sample(model, SHAPE)
+
+
+@pytest.mark.parametrize("predicts", ["eps", "score"])
+def test_a_prediction_that_says_nothing_at_alpha_0_is_refused(predicts):
+    with pytest.raises(ValueError, match=rf"predicts='{predicts}': alpha is 0 at T"):
+        Denoiser(nn.Identity(), sd.RectifiedFlow(), predicts)
+
+
+@pytest.mark.parametrize(
+    ("make", "named"),
+    [
+        (lambda: AdamsPC(0), "order=0"),
+        (lambda: AdamsPC(5), "order=5"),
+        (lambda: DPMSolverPP(4), "order=4"),
+        (lambda: DDIM(1.5), r"eta=1\.5"),
+        (lambda: EulerMaruyama(-1.0), r"eta=-1\.0"),
+        (lambda: Heun(churn=-0.1), r"churn=-0\.1"),
+        (lambda: DormandPrince(rtol=0.0), r"rtol=0\.0"),
+        (lambda: DormandPrince(atol=-1.0), r"atol=-1\.0"),
+        (lambda: DormandPrince(max_nfe=7), "max_nfe=7"),
+        (lambda: PredictorCorrector(corrections=0), "corrections=0"),
+        (lambda: PredictorCorrector(Langevin()), "predictor=Langevin"),
+        (lambda: PredictorCorrector(DormandPrince()), "predictor=DormandPrince"),
+        (lambda: PredictorCorrector(corrector=DDIM()), "corrector=DDIM"),
+    ],
+)
+def test_hyper_parameters_out_of_range_are_refused(make, named):
+    with pytest.raises(ValueError, match=named):
+        make()
+
+
+@pytest.mark.parametrize("predictor", [AdamsPC(), DPMSolverPP(2)], ids=label)
+def test_a_predictor_with_a_history_is_refused(predictor, mixture):
+    with pytest.raises(ValueError, match=r"predictor=.*history"):
+        sd.sample(mixture.denoiser(VPSDE()), (2, 2), solver=PredictorCorrector(predictor))
+
+
+@pytest.mark.parametrize(
+    "solver",
+    [EulerMaruyama(), ReverseDiffusion(), Ancestral(forward_variance=True), PredictorCorrector()],
+    ids=label,
+)
+def test_a_process_that_a_solver_cannot_start_on_is_refused(solver, mixture):
+    with pytest.raises(ValueError, match=r"solver=.*RectifiedFlow.*smaller T"):
+        sd.sample(mixture.denoiser(sd.RectifiedFlow()), (2, 2), solver=solver)

@@ -1,0 +1,158 @@
+"""Every solver on every process, device, compiler and batch."""
+
+from __future__ import annotations
+
+from itertools import pairwise
+
+import pytest
+import torch
+from solver_examples import FIXED, SOLVERS, GivenNoise, label, model_on, normal, steps_of
+from torch import nn
+
+import scoresde as sd
+from scoresde import (
+    DDIM,
+    VPSDE,
+    AdamsPC,
+    AdaptiveSolver,
+    Ancestral,
+    Denoiser,
+    DPMSolverPP,
+    EulerMaruyama,
+    Field,
+    Heun,
+    PredictorCorrector,
+    RectifiedFlow,
+    ReverseDiffusion,
+    UniformGrid,
+)
+from scoresde.testing import count_operations
+
+
+def finite_or_refused(solver, sde, dtype, steps):
+    """Say whether samples are finite; the process may be refused, by name, at the start."""
+    how = {"solver": solver, "seed": 0, **steps_of(solver, steps)}
+    if sde == RectifiedFlow() and needs_finite_drift(solver):
+        with pytest.raises(ValueError, match=r"solver=.*RectifiedFlow.*smaller T"):
+            sd.sample(model_on(sde, dtype), (2, 3), **how)
+        return True
+    x = sd.sample(model_on(sde, dtype), (2, 3), **how)
+    return x.dtype == torch.float32 and bool(x.isfinite().all())
+
+
+def needs_finite_drift(solver):
+    solver = getattr(solver, "predictor", solver)
+    inverts = solver in (ReverseDiffusion(), Ancestral(forward_variance=True))
+    return inverts or isinstance(solver, EulerMaruyama)
+
+
+@pytest.mark.parametrize("solver", SOLVERS, ids=label)
+def test_every_solver_is_finite_on_every_process_or_refuses_it_at_the_start(solver, sde):
+    for steps in (1, 2, 3, 10):
+        assert finite_or_refused(solver, sde, torch.float32, steps)
+    assert finite_or_refused(solver, sde, torch.bfloat16, 6)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("solver", FIXED, ids=label)
+def test_every_number_of_steps_up_to_fifty_is_finite(solver, sde):
+    for steps in range(1, 51):
+        dtype = torch.bfloat16 if steps % 2 else torch.float32
+        assert finite_or_refused(solver, sde, dtype, steps)
+
+
+@pytest.mark.parametrize("solver", FIXED, ids=label)
+def test_everything_runs_on_the_meta_device(solver):
+    model = model_on().to("meta")
+    solution = sd.solve(model, (2, 3, 4), solver=solver, steps=4, seed=0, trajectory=True)
+    assert solution.trajectory.shape == (5, 2, 3, 4)
+    assert solution.x.device.type == "meta"
+
+
+@pytest.mark.parametrize("solver", [AdamsPC(), DDIM(1.0), PredictorCorrector()], ids=label)
+def test_the_loop_adds_two_operations_a_step_and_one_read_at_the_end(solver):
+    sde, n = VPSDE(), 12
+    field, x, z = Field(model_on(sde)), normal(2, 3), normal(2, 3, seed=1)
+    levels = UniformGrid().levels(sde, n)
+
+    def bare():
+        y, state = x, solver.init(field, x, levels[0])
+        for here, there in pairwise(levels):
+            y, state, _ = solver.step(field, y, here, there, state, GivenNoise(z))
+
+    def loop():
+        how = {"grid": UniformGrid(), "noise": GivenNoise(z), "denoise": False}
+        sd.sample(field.model, x=x, solver=solver, steps=n, **how)
+
+    with torch.no_grad():
+        step, whole = count_operations(bare), count_operations(loop)
+    assert step.reads == []
+    assert len(whole.operations) - len(step.operations) <= n + 12
+    assert len(whole.reads) <= 2  # is the start finite, are the sums
+
+
+QUICK = (AdamsPC(3), DPMSolverPP(3), DDIM(1.0), Heun(churn=0.1), PredictorCorrector())
+
+
+@pytest.mark.parametrize(
+    "solver",
+    [s if s in QUICK else pytest.param(s, marks=pytest.mark.slow) for s in FIXED],
+    ids=label,
+)
+def test_a_compiled_step_is_the_step(solver):
+    torch._dynamo.reset()
+    sde = VPSDE()
+    net = nn.Linear(3, 3)
+    model = Denoiser(Linear(net), sde, "eps")
+    levels, start = UniformGrid().levels(sde, 5), normal(2, 3)
+    step = torch.compile(solver.step, fullgraph=True, backend="eager", dynamic=False)
+
+    def walk(step):
+        field, x = Field(model), start
+        state = solver.init(field, x, levels[0])
+        for k, (here, there) in enumerate(pairwise(levels[:-1])):
+            noise = GivenNoise(normal(2, 3, seed=k))
+            x, state, _ = step(field, x, here, there, state, noise)
+        return x
+
+    with torch.no_grad():
+        assert torch.equal(walk(step), walk(solver.step))
+
+
+class Linear(nn.Module):
+    def __init__(self, layer):
+        super().__init__()
+        self.layer = layer
+
+    def forward(self, x, t):
+        return self.layer(x) * (1.0 + t[:, None])
+
+
+@pytest.mark.parametrize("solver", SOLVERS, ids=label)
+def test_gradients_through_a_solve_are_right(solver):
+    model = model_on(dtype=torch.float64)
+    steps = steps_of(solver, 4)
+
+    def end(x, shift):
+        return sd.sample(
+            model, x=x, solver=solver, seed=0, cond={"shift": shift}, grad=True, **steps
+        )
+
+    inputs = [normal(2, 2, seed=k, dtype=torch.float64).requires_grad_() for k in (0, 1)]
+    tolerance = 1e-4 if isinstance(solver, AdaptiveSolver) else 1e-5
+    assert torch.autograd.gradcheck(end, inputs, eps=1e-6, atol=tolerance)
+
+
+@pytest.mark.parametrize("solver", SOLVERS, ids=label)
+def test_no_graph_is_built_unless_asked_for(solver):
+    x = normal(2, 3).requires_grad_()
+    for grad in (False, True):
+        end = sd.sample(model_on(), x=x, solver=solver, seed=0, grad=grad, **steps_of(solver, 3))
+        assert end.requires_grad == grad
+
+
+@pytest.mark.parametrize("solver", SOLVERS, ids=label)
+def test_an_empty_batch_has_an_empty_result(solver):
+    solution = sd.solve(model_on(), (0, 3, 4), solver=solver, seed=0, **steps_of(solver, 3))
+    assert solution.x.shape == (0, 3, 4)
+    assert solution.nfe.shape == (0,)
