@@ -10,7 +10,7 @@ export PYRIGHT_PYTHON_IGNORE_WARNINGS := 1
 export NO_MKDOCS_2_WARNING := 1
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-all lint docs bench clean
+.PHONY: help demo test test-all lint docs notebooks bench clean
 
 help:  ## list the targets
 	@sed -n 's/^\([a-z-]*\):.*##/\1\t/p' $(MAKEFILE_LIST) | expand -t 12
@@ -31,6 +31,9 @@ lint: .venv/.dev  ## check style and types
 
 docs: .venv/.dev  ## build the documentation into site/
 	$(BIN)/mkdocs build --quiet --strict
+
+notebooks: .venv/.dev  ## run the notebooks anew, with their pictures
+	$(BIN)/python notebooks/run.py
 
 bench: .venv/.dev  ## measure the solvers, into benchmarks/results.md
 	$(BIN)/python -m benchmarks
