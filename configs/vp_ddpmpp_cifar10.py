@@ -1,11 +1,24 @@
 """CIFAR-10, VP, DDPM++: 61.8 million parameters (Song et al. 2021, arXiv:2011.13456, App. H)."""
 
-from configs.cifar10 import get_config as shared
-from scoresde.config import Config
+from scoresde.config import Config, defaults
 
 
 def get_config() -> Config:
-    config = shared()
+    config = defaults()
+    config.data = "cifar10('data/cifar-10-batches-bin')"
+    config.conditional = False
+    config.optim.lr = 2e-4
+    config.optim.warmup = 5000
+    config.optim.decay = False
+    config.train.steps = 1_300_000
+    config.train.batch_size = 128
+    config.train.flip = True
+    config.train.checkpoint_every = 10_000
+    config.train.log_every = 100
+    config.train.tensorboard = True
+    config.train.sample_every = 10_000
+    config.sample.batch_size = 256
+    config.likelihood.batch_size = 64
     config.sde = "VPSDE(t_min=1e-5)"
     config.net = (
         "UNet(width=128, multipliers=(1, 2, 2, 2), blocks=4, attention=(1,), dropout=0.1, "

@@ -80,9 +80,9 @@ class Hutchinson(Trace):
         return draws if self.gaussian else torch.where(draws < 0, -1.0, 1.0).to(x.dtype)
 
     def reduce(self, integrals: Tensor) -> tuple[Tensor, Tensor]:
-        if self.n == 1:
-            return integrals[:, 0], torch.full_like(integrals[:, 0], math.nan)
-        return integrals.mean(1), integrals.std(1) / math.sqrt(self.n)
+        mean = integrals.mean(1)
+        squares = (integrals - mean[:, None]).square().sum(1)
+        return mean, (squares / (self.n * (self.n - 1))).sqrt()  # 0 / 0 for a single probe
 
 
 class Transform(Protocol):
@@ -174,6 +174,8 @@ def log_likelihood(
     check_model(model)
     if noise is not None and seed is not None:
         raise ValueError(f"seed={seed} and noise={noise}: give one of them")
+    if cond and "probes" in cond:
+        raise ValueError("cond: 'probes' names the probes of the trace; rename the argument")
     noise = noise or SeededNoise(seed)
     x = check_data(x, "x").to(**placement(model, x))
     d = math.prod(x.shape[1:])

@@ -1,0 +1,127 @@
+"""Configurations name objects of the library, and nothing else."""
+
+import runpy
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+import scoresde as sd
+from scoresde import config, nets
+from scoresde.data import Dataset
+from scoresde.training import DSM, LogNormalTimes, losses
+
+CONFIGS = sorted(Path(__file__).parents[1].joinpath("configs").glob("*.py"))
+
+
+def test_build_makes_the_call_as_python_would():
+    assert config.build("VPSDE(beta_max=10.0)", sd.SDE) == sd.VPSDE(beta_max=10.0)
+    assert config.build("AdamsPC(4)", sd.Solver) == sd.AdamsPC(order=4)
+    nested = "PredictorCorrector(predictor=EulerMaruyama(), corrector=Langevin(snr=0.1))"
+    wanted = sd.PredictorCorrector(sd.EulerMaruyama(), sd.Langevin(snr=0.1))
+    assert config.build(nested, sd.Solver) == wanted
+    objective = "DSM(weighting=edm, times=LogNormalTimes(mean=-1.0, std=2.0))"
+    wanted = DSM(weighting=losses.edm, times=LogNormalTimes(-1.0, 2.0))
+    assert config.build(objective, DSM) == wanted
+
+
+def test_build_gives_what_the_signature_asks_for():
+    given = {"shape": (3,), "channels": 3, "dims": 2, "num_classes": None}
+    assert isinstance(config.build("MLP(hidden=8)", nn.Module, **given), nets.MLP)
+    # what the call says wins
+    assert config.build("MLP(shape=5, hidden=8)", nn.Module, **given).shape == (5,)
+
+
+@pytest.mark.parametrize(
+    ("call", "message"),
+    [
+        ("VPSED()", "no 'VPSED'; did you mean 'VPSDE'"),
+        ("VPSDE(beta_mx=1.0)", "no argument 'beta_mx'; did you mean 'beta_max'"),
+        ("VPSDE(", "is not a call"),
+        ("AdamsPC()", "is a AdamsPC, but a SDE is needed"),
+        ("VPSDE(1, 2, 3, 4)", "positional argument"),
+        ("VPSDE(beta_min=-1.0)", "need 0 < beta_min"),
+        ("VPSDE(beta_min=1 + 1)", "neither a literal nor a call"),
+        ("__import__('os').getcwd()", "neither a literal nor a call"),
+        ("torch.rand(1)", "neither a literal nor a call"),
+        ("eval('1')", "no 'eval'"),
+        ("save('x')", "no 'save'"),
+        ("(lambda: 1)()", "neither a literal nor a call"),
+        ("VPSDE(beta_max=[x for x in (1,)])", "neither a literal nor a call"),
+    ],
+)
+def test_what_is_no_call_of_the_library_is_refused(call, message):
+    with pytest.raises(ValueError, match="(?s).*" + message.replace("(", r"\(")):
+        config.build(call, sd.SDE)
+
+
+def test_a_name_where_a_call_is_meant_is_refused():
+    with pytest.raises(ValueError, match=r"write the call, such as 'MLP\(\)'"):
+        config.build("MLP", nn.Module, shape=2)
+
+
+def stand_in(shape, dtype, levels=None, classes=0):
+    x = torch.zeros(4, *shape, dtype=dtype)
+    x[0] = 1
+    labels = torch.arange(4) if classes else None
+    names = tuple(str(k) for k in range(classes))
+    return Dataset(x, x.clone(), labels, labels, levels=levels, classes=names)
+
+
+@pytest.mark.parametrize("path", CONFIGS, ids=lambda p: p.stem)
+def test_every_file_builds_its_model(path):
+    settings = runpy.run_path(str(path))["get_config"]()
+    if "moons" in settings.data:
+        data = stand_in((2,), torch.float32)
+    elif "cifar" in settings.data:
+        data = stand_in((3, 32, 32), torch.uint8, 256, 10)
+    else:
+        size = 8 if "digits" in settings.data else 28
+        data = stand_in((1, size, size), torch.uint8, 17 if size == 8 else 256, 10)
+    given = {"shape": data.shape, "channels": data.shape[0], "dims": len(data.shape) - 1}
+    given["num_classes"] = data.num_classes if settings.conditional else None
+    with torch.device("meta"):
+        net = config.build(settings.net, nn.Module, **given)
+    count = sum(p.numel() for p in net.parameters())
+    # Song et al. 2021, arXiv:2011.13456: 62 and 63 million
+    expected = {"vp_ddpmpp_cifar10": 61_804_419, "ve_ncsnpp_cifar10": 62_758_787}
+    assert count == expected.get(path.stem, count)
+    config.build(settings.sde, sd.SDE)
+    config.build(settings.objective, DSM)
+    config.build(settings.sample.solver, sd.Solver)
+    config.build(settings.likelihood.trace, sd.Trace)
+
+
+def test_weights_follow_from_the_seed_and_leave_the_generator_alone():
+    settings = config.defaults()
+    data, transform = config.build_data(settings)
+    state = torch.get_rng_state()
+    one, two = (config.build_model(settings, data, transform) for _ in range(2))
+    assert torch.equal(state, torch.get_rng_state())
+    assert all(map(torch.equal, one.parameters(), two.parameters()))
+    settings.seed = 1
+    other = config.build_model(settings, data, transform)
+    assert not all(map(torch.equal, one.parameters(), other.parameters()))
+    assert one.data_std == pytest.approx(float(transform.forward(data.train).std()), rel=1e-6)
+
+
+def test_a_configuration_survives_its_file(tmp_path):
+    settings = config.defaults()
+    settings.optim.lr = 0.125
+    config.save(settings, tmp_path)
+    assert config.load(tmp_path).to_dict() == settings.to_dict()
+    with pytest.raises(FileNotFoundError, match="scoresde train"):
+        config.load(tmp_path / "elsewhere")
+
+
+def test_continuous_data_are_standardised(tmp_path):
+    np.save(tmp_path / "x.npy", np.linspace(0, 9, 200, dtype=np.float32).reshape(100, 2))
+    settings = config.defaults()
+    settings.data = f"npy({str(tmp_path / 'x.npy')!r})"
+    data, transform = config.build_data(settings)
+    assert len(data.test) == 10  # a tenth is set aside where there is no test set
+    y = transform.forward(data.train)
+    torch.testing.assert_close(y.mean(0), torch.zeros(2), atol=1e-6, rtol=0)
+    torch.testing.assert_close(y.var(0, correction=0), torch.ones(2))

@@ -1,0 +1,166 @@
+"""Estimates of the trace against the exact trace and the formulas of their variance."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from itertools import product
+
+import pytest
+import torch
+from conftest import spread
+from solver_examples import label, model_on, normal
+from torch import nn
+
+import scoresde as sd
+from scoresde import (
+    VPSDE,
+    AdamsPC,
+    Denoiser,
+    DormandPrince,
+    ExactTrace,
+    Gaussian,
+    Hutchinson,
+    InjectedNoise,
+    SeededNoise,
+    Trace,
+)
+
+
+@dataclass(frozen=True)
+class Signs(Trace):
+    """All 2^D Rademacher probes."""
+
+    def probes(self, x, noise):
+        d = math.prod(x.shape[1:])
+        signs = torch.tensor(list(product((-1.0, 1.0), repeat=d)), dtype=x.dtype)
+        return signs.reshape(1, -1, *x.shape[1:]).expand(len(x), -1, *x.shape[1:])
+
+    def reduce(self, integrals):
+        return integrals.mean(1), integrals.var(1, correction=0)
+
+
+@dataclass(frozen=True)
+class Hermite(Trace):
+    """Gaussian probes by three-point quadrature, exact up to the fifth power of each entry."""
+
+    def probes(self, x, noise):
+        nodes = (-math.sqrt(3.0), 0.0, math.sqrt(3.0))
+        grid = torch.tensor(list(product(nodes, repeat=x.shape[1])), dtype=x.dtype)
+        return grid[None].expand(len(x), -1, -1)
+
+    def reduce(self, integrals):
+        d = round(math.log(integrals.shape[1], 3))
+        weights = torch.tensor(
+            [math.prod(w) for w in product((1 / 6, 2 / 3, 1 / 6), repeat=d)], dtype=integrals.dtype
+        )
+        mean = integrals @ weights
+        return mean, (integrals - mean[:, None]).square() @ weights
+
+
+@pytest.mark.parametrize("d", [1, 3, 6])
+def test_all_rademacher_probes_average_to_the_exact_trace(d):
+    model = Denoiser(Mixing(d), VPSDE(), "v")
+    x = normal(5, d, dtype=torch.float64)
+    how = {"steps": 12, "solver": AdamsPC(3)}
+    found = sd.log_likelihood(model, x, trace=Signs(), **how)
+    expected = sd.log_likelihood(model, x, trace=ExactTrace(), **how)
+    assert torch.allclose(found.log_det, expected.log_det, rtol=0, atol=1e-10)
+    assert torch.allclose(found.latent, expected.latent, rtol=0, atol=1e-12)
+
+
+class Mixing(nn.Module):
+    """A network whose Jacobian is full and not symmetric."""
+
+    def __init__(self, d):
+        super().__init__()
+        self.matrix = nn.Parameter(normal(d, d, seed=3, dtype=torch.float64))
+
+    def forward(self, x, t):
+        return (x @ self.matrix).tanh() + t[:, None] * x.sin()
+
+
+@pytest.mark.parametrize("trace", [Signs(), Hermite()], ids=["rademacher", "gaussian"])
+def test_variance_of_a_probe_is_the_formulas(trace):
+    # the flow of Gaussian data is linear, with Jacobians that commute: log M = int dv/dy dphi
+    sde, data = VPSDE(), Gaussian(torch.zeros(3, dtype=torch.float64), spread(2.0, 0.5, 0.05))
+    x = normal(2, 3, dtype=torch.float64)
+    found = sd.log_likelihood(data.denoiser(sde, 1.0), x, trace=trace, steps=400)
+    top, bottom = sde.level(sde.T), sde.level(sde.t_min)
+    v_top, v_bottom = (a.alpha**2 * data.variances[0] + a.sigma**2 for a in (top, bottom))
+    logs = 0.5 * (v_top / v_bottom).log() - math.log(top.radius() / bottom.radius())
+    s = data.axes[0] @ torch.diag(logs) @ data.axes[0].mT
+    whole, diagonal = float(s.square().sum()), float(s.diagonal().square().sum())
+    expected = 2.0 * (whole - diagonal if isinstance(trace, Signs) else whole)
+    assert expected > 0.1
+    assert torch.allclose(found.stderr, torch.full_like(found.stderr, expected), rtol=1e-6)
+
+
+def test_probes_are_signs_or_unit_normals_drawn_once_and_each_samples_own():
+    x, noise = torch.zeros(400, 3, 5), SeededNoise(0)
+    signs, normals = (Hutchinson(4, gaussian=g).probes(x, noise) for g in (False, True))
+    assert signs.shape == normals.shape == (400, 4, 3, 5)
+    assert signs.unique().tolist() == [-1.0, 1.0]
+    assert abs(float(signs.mean())) < 5.03 / math.sqrt(signs.numel())
+    assert abs(float(normals.var()) - 1.0) < 5.03 * math.sqrt(2.0 / normals.numel())
+    assert torch.equal(Hutchinson(4).probes(x[:7], noise), signs[:7])
+    assert torch.equal(Hutchinson(2).probes(x, noise), signs[:, :2])
+
+
+def test_standard_error_divides_by_the_root_of_the_number_of_probes():
+    integrals = torch.tensor([[1.0, 2.0, 4.0, 9.0]])
+    mean, stderr = Hutchinson(4).reduce(integrals)
+    assert mean.tolist() == [4.0]
+    assert stderr.item() == pytest.approx(math.sqrt((9 + 4 + 0 + 25) / 3 / 4))
+    assert Hutchinson(1).reduce(integrals[:, :1])[1].isnan().all()
+    with pytest.raises(ValueError, match="n=0"):
+        Hutchinson(0)
+
+
+def test_estimates_are_within_their_standard_errors():
+    model = Denoiser(Mixing(6), VPSDE(), "v")
+    x = normal(64, 6, dtype=torch.float64)
+    expected = sd.log_likelihood(model, x, steps=15, trace=ExactTrace())
+    for trace in (Hutchinson(16), Hutchinson(16, gaussian=True)):
+        found = sd.log_likelihood(model, x, steps=15, trace=trace, seed=0)
+        z = (found.nats - expected.nats) / found.stderr
+        assert float(z.abs().max()) < 6.0  # Student's t with 15 degrees of freedom, 64 rows
+        assert 0.7 < float(z.std()) < 1.5
+        assert torch.equal(found.prior, expected.prior)
+
+
+def test_small_data_have_an_exact_trace_and_large_an_estimate():
+    small, large = (
+        sd.log_likelihood(Denoiser(Mixing(d), VPSDE(), "v"), normal(1, d), steps=2)
+        for d in (128, 129)
+    )
+    assert float(small.stderr) == 0.0
+    assert float(large.stderr) > 0.0
+
+
+def test_probes_may_be_replayed():
+    model, x = model_on(), normal(2, 3)
+    draws = [normal(2, 3, seed=k) for k in range(2)]
+    how = {"trace": Hutchinson(2, gaussian=True), "steps": 3}
+    found = sd.log_likelihood(model, x, noise=InjectedNoise(draws), **how)
+    again = sd.log_likelihood(model, x, noise=InjectedNoise(draws), **how)
+    assert torch.equal(found.nats, again.nats)
+
+
+def test_an_empty_batch_has_an_empty_result():
+    for trace in (ExactTrace(), Hutchinson(2)):
+        for solver in (AdamsPC(), DormandPrince()):
+            found = sd.log_likelihood(model_on(), torch.zeros(0, 3), trace=trace, solver=solver)
+            assert found.nats.shape == found.nfe.shape == found.bits_per_dim.shape == (0,)
+
+
+@pytest.mark.parametrize("trace", [ExactTrace(), Hutchinson(2)], ids=["exact", "hutchinson"])
+@pytest.mark.parametrize("solver", [AdamsPC(4), DormandPrince(1e-3, 1e-3)], ids=label)
+def test_rows_do_not_depend_on_each_other(solver, trace):
+    model, x = model_on(), normal(6, 3) * torch.tensor([[0.1], [1.0], [3.0], [0.3], [2.0], [5.0]])
+    how = {"solver": solver, "trace": trace}
+    whole = sd.log_likelihood(model, x, seed=0, **how)
+    for i in range(6):
+        alone = sd.log_likelihood(model, x[i : i + 1], noise=SeededNoise(0, start=i), **how)
+        assert torch.equal(alone.nats[0], whole.nats[i])
+        assert torch.equal(alone.nfe[0], whole.nfe[i])
