@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import runpy
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -44,7 +45,8 @@ def main() -> int:
         return 2
     try:
         commands[words[0]](_flags(words[0], words[1:]))
-    except (ValueError, FileNotFoundError, ImportError) as error:
+    # what a user can mend: arguments and data, files, missing extras; and failed solves and runs
+    except (ValueError, OSError, ImportError, RuntimeError) as error:
         print(f"scoresde {words[0]}: {error}", file=sys.stderr)
         return 2
     return 0
@@ -59,30 +61,17 @@ def _flags(command: str, words: list[str]) -> Any:
     from absl import flags
     from ml_collections import config_flags
 
-    from scoresde import config
-
     values = flags.FlagValues()
     default = "runs/demo" if command == "demo" else None
     flags.DEFINE_string("workdir", default, "folder of the run", flag_values=values)
     flags.DEFINE_integer("n", None, "samples", lower_bound=1, flag_values=values)
     flags.DEFINE_integer("seed", 0, "seed", lower_bound=0, flag_values=values)
-    file = next((w.split("=", 1)[1] for w in words if w.startswith("--config=")), None)
-    if command not in ("demo", "train") and file is not None:
-        raise ValueError(f"--config={file}: a trained run has its own; set single keys of it")
-    if file is not None:
-        if not Path(file).is_file():
-            raise FileNotFoundError(f"--config={file}: no such file")
-        config_flags.DEFINE_config_file("config", flag_values=values)
-    elif command == "demo":
-        config_flags.DEFINE_config_dict("config", config.defaults(), flag_values=values)
-    elif command == "train":
-        raise ValueError("--config is missing: give a file, such as configs/vp_digits.py")
-    else:
-        folder = next((w.split("=", 1)[1] for w in words if w.startswith("--workdir=")), None)
-        if folder is None:
-            raise ValueError("--workdir is missing: give the folder of a trained run")
-        config_flags.DEFINE_config_dict("config", config.load(Path(folder)), flag_values=values)
+    given = {name: value for name, _, value in (word.partition("=") for word in words)}
+    start = _configuration(command, given.get("--config"), given.get("--workdir"))
+    words = [word for word in words if not word.startswith("--config=")]
+    sys.argv = ["scoresde", *words]  # where ml_collections looks for the single keys
     try:
+        config_flags.DEFINE_config_dict("config", start, flag_values=values)
         unknown = values(["scoresde", *words])[1:]
     except (AttributeError, KeyError, flags.Error) as error:
         raise ValueError(str(error).strip("'\"").replace("\\n", " ").replace("\\'", "'")) from None
@@ -91,6 +80,28 @@ def _flags(command: str, words: list[str]) -> Any:
     if values.workdir is None:
         raise ValueError("--workdir is missing: give a folder for the run")
     return values
+
+
+def _configuration(command: str, file: str | None, workdir: str | None) -> Any:
+    """Return the configuration that a command starts from, before single keys are set."""
+    from scoresde import config
+
+    if command in ("demo", "train"):
+        if file is None and command == "demo":
+            return config.defaults()
+        if file is None:
+            raise ValueError("--config is missing: give a file, such as configs/vp_digits.py")
+        if not Path(file).is_file():
+            raise FileNotFoundError(f"--config={file}: no such file")
+        make = runpy.run_path(file).get("get_config")
+        if make is None:
+            raise ValueError(f"--config={file}: the file defines no get_config()")
+        return make()
+    if file is not None:
+        raise ValueError(f"--config={file}: a trained run has its own; set single keys of it")
+    if workdir is None:
+        raise ValueError("--workdir is missing: give the folder of a trained run")
+    return config.load(Path(workdir))
 
 
 def _demo(flags: Any) -> None:

@@ -174,7 +174,8 @@ def _likelihood(report: Report, run: Run, bits: Bits, mean: float) -> None:
     report.section(
         "Likelihood",
         f"Exact log-likelihoods by the probability flow, with {bits.nfe} network calls an image "
-        f"and uniform dequantisation of {run.transform.levels} grey levels. Of the standard error "
+        f"and uniform dequantisation of {run.transform.levels} grey levels. "
+        f"The network is asked without the class. Of the standard error "
         f"of {bits.stderr:.4f} the trace estimate makes {bits.trace_stderr:.4f}. The mixtures are "
         f"scikit-learn's, with full covariances, on the same dequantised images.",
     )

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 from torch import Tensor
+from tqdm.auto import tqdm
 
 
 class MixtureBits(NamedTuple):
@@ -50,7 +51,7 @@ def mixture_bits(
         ) from error
     rows, held_out = (x.flatten(1).double().cpu().numpy() for x in (train, test))
     results = []
-    for k in components:
+    for k in tqdm(components, desc="Gaussian mixtures", leave=False):
         nats = (
             GaussianMixture(k, reg_covar=1e-3, random_state=seed).fit(rows).score_samples(held_out)
         )

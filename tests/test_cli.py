@@ -1,0 +1,117 @@
+"""The command line, as a new user meets it."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from scoresde import cli
+
+ROOT = Path(__file__).parents[1]
+DIGITS, MOONS = (f"--config={ROOT}/configs/vp_{name}.py" for name in ("digits", "moons"))
+TINY = (
+    "--config.train.steps=6",
+    "--config.optim.warmup=2",
+    "--config.train.batch_size=16",
+    "--config.train.log_every=3",
+    "--config.net=MLP(hidden=16, depth=1)",
+)
+
+
+@pytest.fixture
+def scoresde(monkeypatch, capsys):
+    def run(*words):
+        monkeypatch.setattr(sys, "argv", ["scoresde", *map(str, words)])
+        status = cli.main()
+        return status, *capsys.readouterr()
+
+    return run
+
+
+def test_the_console_script_shows_its_usage():
+    script = Path(sys.executable).with_name("scoresde")
+    shown = subprocess.run([script, "help"], capture_output=True, text=True, check=True)
+    assert shown.stdout == cli.USAGE
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["dmeo"], "no command 'dmeo'"),
+        (["train"], "--config is missing"),
+        (["train", DIGITS], "--workdir is missing"),
+        (["train", "--config=nowhere.py", "--workdir=w"], "nowhere.py: no such file"),
+        (["train", DIGITS, "--workdir=w", "--config.optim.lrr=1"], 'Did you mean "lr"'),
+        (["train", DIGITS, "--workdir=w", "--config.optin.lr=1"], 'Did you mean "optim"'),
+        (["train", DIGITS, "--wrokdir=w"], "Did you mean: workdir"),
+        (["train", DIGITS, "--workdir=w", "--config.train.steps=many"], "many"),
+        (["train", DIGITS, "--workdir=w", "extra"], "extra: not a flag"),
+        (["train", DIGITS, "--workdir=w", "--config.sde=VPSED()"], "did you mean 'VPSDE'"),
+        (["train", DIGITS, "--workdir=w", "--config.data=idx('none')"], "none"),
+        (["sample"], "--workdir is missing"),
+        (["sample", "--workdir=w"], "no config.json there"),
+        (["sample", "--workdir=w", "--config=x.py"], "has its own"),
+        (["sample", "--workdir=w", "--n=0"], "no config.json there"),
+    ],
+)
+def test_mistakes_are_told_in_a_line(scoresde, tmp_path, monkeypatch, words, message):
+    monkeypatch.chdir(tmp_path)
+    status, out, err = scoresde(*words)
+    assert status == 2
+    assert message in err
+    assert "Traceback" not in err
+    assert out == ""
+    assert not (tmp_path / "w" / "config.json").exists()
+
+
+def test_train_sample_and_likelihood_of_digits(scoresde, tmp_path):
+    status, out, _ = scoresde("train", DIGITS, f"--workdir={tmp_path}", *TINY)
+    assert status == 0
+    assert "trained 6 steps" in out
+    assert json.loads((tmp_path / "config.json").read_text())["train"]["steps"] == 6
+    how = ("--config.sample.solver=DDIM(eta=1.0)", "--config.sample.steps=5")
+    status, out, _ = scoresde("sample", f"--workdir={tmp_path}", "--n=7", *how)
+    assert status == 0
+    assert "7 samples, 5 network calls each" in out
+    samples = np.load(tmp_path / "samples.npz")["samples"]
+    assert samples.shape == (7, 1, 8, 8)
+    assert samples.dtype == np.uint8
+    assert samples.max() <= 16
+    with Image.open(tmp_path / "samples.png") as picture:
+        assert picture.size == (4 * (7 * 9 + 1), 4 * (9 + 1))
+    steps = "--config.likelihood.steps=8"
+    status, _, _ = scoresde("likelihood", f"--workdir={tmp_path}", "--n=9", steps)
+    assert status == 0
+    summary = json.loads((tmp_path / "likelihood.json").read_text())
+    stored = np.load(tmp_path / "likelihood.npz")
+    assert summary["samples"] == len(stored["bits_per_dim"]) == 9
+    assert summary["bits_per_dim"] == pytest.approx(stored["bits_per_dim"].mean())
+    assert summary["nfe"] == 8
+    # images of 64 pixels and 17 levels: bits/dim follow from nats by the bins' log-determinant
+    nats = stored["nats"] / 64 + np.log(2 / 17)
+    np.testing.assert_allclose(stored["bits_per_dim"], -nats / np.log(2), rtol=1e-5)
+
+
+def test_continuous_data_come_back_in_data_units(scoresde, tmp_path):
+    assert scoresde("train", MOONS, f"--workdir={tmp_path}", *TINY)[0] == 0
+    assert scoresde("sample", f"--workdir={tmp_path}", "--n=50")[0] == 0
+    samples = np.load(tmp_path / "samples.npz")["samples"]
+    assert samples.shape == (50, 2)
+    assert not (tmp_path / "samples.png").exists()
+    assert scoresde("likelihood", f"--workdir={tmp_path}", "--n=20")[0] == 0
+    assert json.loads((tmp_path / "likelihood.json").read_text())["trace_stderr"] == 0.0
+
+
+def test_another_configuration_leaves_the_run_as_it_is(scoresde, tmp_path):
+    assert scoresde("train", MOONS, f"--workdir={tmp_path}", *TINY)[0] == 0
+    before = (tmp_path / "config.json").read_text()
+    other = (*TINY[:-1], "--config.net=MLP(hidden=8, depth=1)")
+    status, _, err = scoresde("train", MOONS, f"--workdir={tmp_path}", *other)
+    assert status == 2
+    assert "MLP(hidden=8, depth=1)" in err
+    assert "MLP(hidden=16, depth=1)" in err
+    assert (tmp_path / "config.json").read_text() == before
