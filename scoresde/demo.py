@@ -16,13 +16,17 @@ from scoresde.metrics import ConfidentShare, MixtureBits, mixture_bits
 from scoresde.report import ACCENT, INK, MUTED, Report, stretch
 from scoresde.run import Run, draw, measure, train_run
 from scoresde.sampling import solve
-from scoresde.solvers import AdamsPC, EulerMaruyama, PredictorCorrector, Solver
+from scoresde.solvers import AdamsPC, EulerMaruyama, Langevin, PredictorCorrector, Solver
 
 SAMPLES, SHOWN = 500, 64
 
 WAYS: tuple[tuple[str, Solver, int], ...] = (
     ("Reverse SDE: Euler-Maruyama", EulerMaruyama(), 200),
-    ("Predictor-corrector: reverse diffusion, Langevin", PredictorCorrector(), 100),
+    (
+        "Predictor-corrector: reverse diffusion, Langevin",
+        PredictorCorrector(corrector=Langevin()),
+        100,
+    ),
     ("Probability-flow ODE: Adams predictor-corrector", AdamsPC(), 20),
 )
 

@@ -44,7 +44,7 @@ EXAMPLES: dict[type[Solver], tuple[Solver, ...]] = {
     EulerMaruyama: (EulerMaruyama(), EulerMaruyama(0.5), EulerMaruyama(0.0)),
     Heun: (Heun(), Heun(churn=0.1), Heun(churn=0.2, churn_range=(0.05, 5.0), churn_noise=1.01)),
     Langevin: (
-        PredictorCorrector(),
+        PredictorCorrector(corrector=Langevin()),
         PredictorCorrector(Heun(), Langevin(), corrections=2),
         PredictorCorrector(corrector=Langevin(batch_mean_norms=True)),
     ),

@@ -11,7 +11,7 @@ from scoresde.denoiser import Field
 from scoresde.noise import Noise
 from scoresde.sde import Level
 from scoresde.solvers.base import Corrector, Solver, Step
-from scoresde.solvers.langevin import Langevin
+from scoresde.solvers.langevin import AnnealedLangevin
 from scoresde.solvers.reverse_diffusion import ReverseDiffusion
 from scoresde.solvers.runge_kutta import AdaptiveSolver
 from scoresde.tensors import Scalar
@@ -27,7 +27,8 @@ class PredictorCorrector(Solver):
     Attributes:
         predictor: a one-step solver on a fixed grid; one that keeps a history would mix states
             before and after correction.
-        corrector: run at the level that the predictor reached.
+        corrector: run at the level that the predictor reached. `Langevin`, the paper's, spreads the
+            samples in few dimensions, where norms vary from draw to draw.
         corrections: corrector steps a level.
 
     Raises:
@@ -36,7 +37,7 @@ class PredictorCorrector(Solver):
     """
 
     predictor: Solver = ReverseDiffusion()
-    corrector: Corrector = Langevin()
+    corrector: Corrector = AnnealedLangevin()
     corrections: int = 1
     stochastic = True
 
