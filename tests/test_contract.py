@@ -10,7 +10,7 @@ import torch
 from solver_examples import EXAMPLES, SOLVERS, churns, concrete_solvers, couples, label
 
 import scoresde
-from scoresde import DDIM, AdamsPC, DormandPrince, Euler, Heun, Langevin, Step
+from scoresde import DDIM, AdamsPC, DormandPrince, DPMSolverPP, Euler, Heun, Langevin, Step
 from scoresde.tensors import lincomb
 from scoresde.testing import ContractError, OperationCounter, check_solver, count_operations
 
@@ -45,6 +45,17 @@ class Drifting(Euler):
 @dataclass(frozen=True)
 class Boastful(Heun):
     order = 3
+
+
+@dataclass(frozen=True)
+class Even(DPMSolverPP):
+    """Takes the last step for as long as this one, and says it is no worse for that."""
+
+    def step(self, field, x, here, there, state, noise):
+        if state:
+            (_, term), *older = state
+            state = ((2.0 * here.lam - there.lam, term), *older)
+        return super().step(field, x, here, there, state, noise)
 
 
 @dataclass(frozen=True)
@@ -148,6 +159,7 @@ class Detached(Euler):
     [
         (Drifting(), "order"),
         (Boastful(), "order"),
+        (Even(), "order"),
         (Wasteful(), "evals"),
         (Secretive(), "stochastic"),
         (GlobalNoise(), "stochastic"),

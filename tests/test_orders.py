@@ -20,7 +20,7 @@ from scoresde import (
     Gaussian,
     Heun,
 )
-from scoresde.testing import PANEL, Problem, convergence, measured_order
+from scoresde.testing import PANEL, ROUGH, Problem, convergence, measured_order
 
 # orders in the limit of fine grids: from exact starting values, and from a solver's own start
 ORDERS = [
@@ -49,8 +49,8 @@ def normal(*shape, seed=0):
 
 @pytest.mark.parametrize(("solver", "order", "own"), ORDERS, ids=label)
 def test_order_on_the_panel(solver, order, own):
-    steps = (16, 32) if solver == DormandPrince() else (128, 256)
-    for problem in PANEL:
+    steps = (24, 48) if solver == DormandPrince() else (128, 256)
+    for problem in (*PANEL, *ROUGH):
         curve = convergence(solver, problem, steps, exact_start=own < order)
         assert curve.order >= order - 0.25, f"{problem.sde}: {curve}"
         assert curve.errors[-1] < 0.1, f"{problem.sde}: {curve}"

@@ -11,11 +11,21 @@ against exact solutions, and `OperationCounter` what it asks of the tensors.
 from scoresde.testing.contract import check_solver
 from scoresde.testing.counting import OperationCounter, count_operations
 from scoresde.testing.laws import NotAffine, law, marginal, weak_error
-from scoresde.testing.orders import PANEL, Convergence, Problem, convergence, measured_order
+from scoresde.testing.orders import (
+    PANEL,
+    ROUGH,
+    AlternatingGrid,
+    Convergence,
+    Problem,
+    convergence,
+    measured_order,
+)
 from scoresde.testing.report import ContractError, Finding, Report
 
 __all__ = [
     "PANEL",
+    "ROUGH",
+    "AlternatingGrid",
     "ContractError",
     "Convergence",
     "Finding",

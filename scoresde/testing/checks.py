@@ -23,7 +23,7 @@ from scoresde.sde import SDE, VESDE, VPSDE, Level, RectifiedFlow
 from scoresde.solvers import Solver
 from scoresde.testing.counting import count_operations
 from scoresde.testing.laws import NotAffine
-from scoresde.testing.orders import PANEL, Family, convergence
+from scoresde.testing.orders import PANEL, ROUGH, Family, convergence
 from scoresde.testing.report import ContractError
 
 SLACK = 0.25  # of a measured order below the declared one
@@ -50,7 +50,7 @@ def order(subject: Subject) -> str:
     solver = subject.solver
     how = {"steps": (16, 32, 64, 128), "exact_start": not solver.stochastic}
     try:
-        found = {p.sde: convergence(subject.family, p, **how) for p in PANEL[1::3]}
+        found = {p.sde: convergence(subject.family, p, **how) for p in ROUGH}
     except NotAffine:
         return "not measured: not affine in its start and its draws"
     for sde, curve in found.items():
