@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import math
+
+import numpy as np
 import pytest
 import torch
 from conftest import generator
@@ -17,6 +20,7 @@ from scoresde import (
     DPMSolverPP,
     Euler,
     EulerMaruyama,
+    FixedGrid,
     Gaussian,
     Heun,
 )
@@ -95,3 +99,32 @@ def test_adams_costs_white_data_no_steps(order, sde):
     for steps in (1, 4):
         end = sd.sample(model, x=x, solver=AdamsPC(order), steps=steps, denoise=False)
         assert close(end, white.flow(x, sde.level(sde.T), sde.level(sde.t_min)), 1e-13)
+
+
+def test_adams_finishes_from_the_corrected_state(sde, mixture):
+    # order 1 line by line: Euler, the trapezoidal rule in the polynomial's own variable, and v
+    # carried along at constant eps
+    c = 0.8
+    model, x = mixture.denoiser(sde, c), normal(6, 2)
+    here, there = (sde.level(share * sde.T) for share in (0.9, 0.5))
+    (phi, r), (psi, s) = ((at.angle(c), at.radius(c)) for at in (here, there))
+
+    def v(x, at):
+        out = model(x, at)
+        return math.cos(at.angle(c)) * out.eps - math.sin(at.angle(c)) * out.x0 / c
+
+    def u(angle):
+        return np.log((np.sin(angle) + 0.01) / (np.cos(angle) + 0.01))
+
+    y, slope = x / r, v(x, here)
+    predicted = y + (psi - phi) * slope
+    new = v(s * predicted, there)
+    angles = np.linspace(phi, psi, 20_001)
+    share = float(np.trapezoid((u(angles) - u(phi)) / (u(psi) - u(phi)), angles))
+    corrected = y + (psi - phi - share) * slope + share * new
+    carried = new - math.tan(psi) * (corrected - predicted)
+    expected = c * (math.cos(psi) * corrected - math.sin(psi) * carried)
+    grid = FixedGrid((here.t, there.t))
+    found = sd.sample(model, x=x, solver=AdamsPC(1), grid=grid, steps=2)
+    assert close(found, expected, 1e-4)  # eight Gauss points do not resolve a step this long
+    assert not close(found, model(s * predicted, there).x0, 2e-3)
