@@ -106,7 +106,7 @@ def test_adams_finishes_from_the_corrected_state(sde, mixture):
     # carried along at constant eps
     c = 0.8
     model, x = mixture.denoiser(sde, c), normal(6, 2)
-    here, there = (sde.level(share * sde.T) for share in (0.9, 0.5))
+    here, there = (sde.level_at(lam) for lam in (-1.5, 0.0))
     (phi, r), (psi, s) = ((at.angle(c), at.radius(c)) for at in (here, there))
 
     def v(x, at):
