@@ -112,7 +112,10 @@ def count_steps(solver: Solver, steps: int | None, nfe: int | None, denoise: boo
     least = solver.nfe(1, denoise)
     if nfe < least:
         raise ValueError(f"nfe={nfe}: one step of {solver} takes {least} network calls")
-    return 1 + (nfe - least) // solver.evals
+    steps = 1
+    while solver.nfe(steps + 1, denoise) <= nfe:
+        steps += 1
+    return steps
 
 
 def _fixed(
