@@ -79,7 +79,7 @@ def defaults() -> Config:
     )
     config.likelihood = ConfigDict(
         {
-            "solver": "AdamsPC(order=4)",
+            "solver": "AdamsPC()",
             "grid": "DensityGrid()",
             "steps": 32,
             "trace": "Hutchinson(n=4)",

@@ -161,7 +161,7 @@ def log_likelihood(
         transform: the data transform, for bits per dimension of the data; without it they are
             those of the density in model space.
         prior: the density at T; `model.sde.prior()` by default.
-        solver: deterministic; `AdamsPC(order=4)` by default.
+        solver: deterministic; `AdamsPC()` by default.
         grid, steps, nfe, cond, progress: as in `scoresde.sample`.
         noise: the source of the probes; or
         seed: its seed.
@@ -185,7 +185,7 @@ def log_likelihood(
     field = Field(_Augmented(model, x.shape[1:]), {"probes": probes, **(cond or {})})
     with nullcontext() if grad else torch.no_grad():
         solution = integrate(
-            field, start, solver or AdamsPC(order=4), noise,
+            field, start, solver or AdamsPC(), noise,
             grid=grid, steps=steps, nfe=nfe, encode=True, progress=progress,
         )  # fmt: skip
     latent = solution.x[:, :d].reshape(x.shape)

@@ -103,7 +103,7 @@ def test_adams_costs_white_data_no_steps(order, sde):
 
 def test_adams_finishes_from_the_corrected_state(sde, mixture):
     # order 1 line by line: Euler, the trapezoidal rule in the polynomial's own variable, and v
-    # carried along at constant eps
+    # carried along with a third of the move for x0 and two thirds for eps
     c = 0.8
     model, x = mixture.denoiser(sde, c), normal(6, 2)
     here, there = (sde.level_at(lam) for lam in (-1.5, 0.0))
@@ -114,7 +114,7 @@ def test_adams_finishes_from_the_corrected_state(sde, mixture):
         return math.cos(at.angle(c)) * out.eps - math.sin(at.angle(c)) * out.x0 / c
 
     def u(angle):
-        return np.log((np.sin(angle) + 0.01) / (np.cos(angle) + 0.01))
+        return np.log((np.sin(angle) + 0.1) / (np.cos(angle) + 0.1))
 
     y, slope = x / r, v(x, here)
     predicted = y + (psi - phi) * slope
@@ -122,7 +122,8 @@ def test_adams_finishes_from_the_corrected_state(sde, mixture):
     angles = np.linspace(phi, psi, 20_001)
     share = float(np.trapezoid((u(angles) - u(phi)) / (u(psi) - u(phi)), angles))
     corrected = y + (psi - phi - share) * slope + share * new
-    carried = new - math.tan(psi) * (corrected - predicted)
+    rate = (2.0 / math.tan(psi) - math.tan(psi)) / 3.0
+    carried = new + rate * (corrected - predicted)
     expected = c * (math.cos(psi) * corrected - math.sin(psi) * carried)
     grid = FixedGrid((here.t, there.t))
     found = sd.sample(model, x=x, solver=AdamsPC(1), grid=grid, steps=2)

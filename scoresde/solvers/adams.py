@@ -31,10 +31,15 @@ class AdamsPC(Solver):
     stay finite at sigma = 0 and at alpha = 0.
 
     A step corrects the state it is given with the prediction made there (Moulton, one order
-    above), moves v along with it at constant eps, and extrapolates from the corrected state
-    (Bashforth). The corrector so reuses the call of the predictor, as UniC does for data
-    prediction (Zhao et al. 2023, arXiv:2302.04867). Predictor-corrector pairs of this kind:
-    Hairer, Norsett and Wanner 1993, Solving Ordinary Differential Equations I, Sec. III.1.
+    above), moves v along with it, and extrapolates from the corrected state (Bashforth). The
+    corrector so reuses the call of the predictor, as UniC does for data prediction (Zhao et al.
+    2023, arXiv:2302.04867). Predictor-corrector pairs of this kind: Hairer, Norsett and Wanner
+    1993, Solving Ordinary Differential Equations I, Sec. III.1.
+
+    How v moves with x decides whether many nodes pay on few steps. It follows from how much of
+    the move dx the expected data make, d x0 = theta dx / alpha: all of it where the data fill the
+    space (eps stays), none where they are points (x0 stays). No network call tells; theta = 1/3
+    does well on mixtures of Gaussians from 2 to 512 dimensions.
 
     Attributes:
         order: nodes of the predictor, from 1 to 4. The corrector lifts the order of the error to
@@ -44,7 +49,7 @@ class AdamsPC(Solver):
         ValueError: another order.
     """
 
-    order: int = 3
+    order: int = 4
     stochastic = False
 
     def __post_init__(self) -> None:
@@ -62,8 +67,9 @@ class AdamsPC(Solver):
     ) -> Step:
         c = field.data_std
         terms, surprise, gain, angles = self._evaluate(field, x, here, state or ())
-        # at constant eps, v = (eps - sin(phi) y) / cos(phi) moves by -tan(phi) with y
-        swing = -tan(angles[0]) * gain if state else 0.0
+        # v moves with y by cot(phi) at constant x0, and by -tan(phi) at constant eps
+        tangent = tan(angles[0])
+        swing = ((1.0 - _SHARE) / tangent - _SHARE * tangent) * gain if state else 0.0
         weights = bashforth(there.angle(c), angles[: self.order])
         weights += (0.0,) * (len(terms) - len(weights))
         shift = gain + weights[0] * swing
@@ -80,7 +86,7 @@ class AdamsPC(Solver):
         """Return x0 = c (cos(phi) y - sin(phi) v), of the corrected y and v."""
         c = field.data_std
         terms, surprise, gain, angles = self._evaluate(field, x, here, state or ())
-        shift = gain / cos(angles[0])  # cos(phi) dy - sin(phi) dv, with dv = -tan(phi) dy
+        shift = _SHARE * gain / cos(angles[0])  # cos(phi) dy - sin(phi) dv
         sine = sin(angles[0])
         weights = tuple(c * (shift * s - sine * (j == 0)) for j, s in enumerate(surprise))
         start = c * cos(angles[0]) / here.radius(c)
@@ -152,7 +158,10 @@ def _scaled(weights: tuple[Scalar, ...], terms: tuple[Term, ...]) -> list[Term]:
     return [(w * c, y) for w, (c, y) in zip(weights, terms, strict=True)]
 
 
-# sines and cosines below this count as 0 in u: about the smallest sigma a network resolves
-_BEND = 1e-2
+# theta: what the expected data make of a correction of the state
+_SHARE = 1.0 / 3.0
+
+# sines and cosines below this count as 0 in u; there v is a polynomial in sigma, or in alpha
+_BEND = 0.1
 
 _GAUSS = tuple(zip(*(array.tolist() for array in np.polynomial.legendre.leggauss(8)), strict=True))
