@@ -72,9 +72,9 @@ EXAMPLES: dict[type[Solver], tuple[Solver, ...]] = {
         PredictorCorrector(Heun(), Langevin(), corrections=2),
         PredictorCorrector(corrector=Langevin(batch_mean_norms=True)),
     ),
-    Midpoint: (Midpoint(), Midpoint(TimeFrame()), Midpoint(LogFrame(EpsFrame()))),
+    Midpoint: (Midpoint(), Midpoint(TimeFrame()), Midpoint(EpsFrame())),
     PredictorCorrector: (PredictorCorrector(Ancestral(), AnnealedLangevin(snr=0.1)),),
-    RK4: (RK4(), RK4(EpsFrame()), RK4(X0Frame())),
+    RK4: (RK4(), RK4(LogFrame(EpsFrame())), RK4(X0Frame())),
     ReverseDiffusion: (ReverseDiffusion(),),
     Tsitouras: (Tsitouras(),),
 }
@@ -106,10 +106,9 @@ def concrete_solvers() -> set[type[Solver]]:
     """Return every concrete solver class that a module of `scoresde.solvers` defines."""
     found = set()
     for module in pkgutil.iter_modules(scoresde.solvers.__path__, "scoresde.solvers."):
-        for name, value in inspect.getmembers(
-            importlib.import_module(module.name), inspect.isclass
-        ):
-            if issubclass(value, Solver) and not inspect.isabstract(value) and name[0] != "_":
+        for _, value in inspect.getmembers(importlib.import_module(module.name), inspect.isclass):
+            private = value.__name__.startswith("_")
+            if issubclass(value, Solver) and not inspect.isabstract(value) and not private:
                 found.add(value)
     return found - {Corrector}
 
