@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from scoresde.denoiser import Field
-from scoresde.errors import StepSizeUnderflow
+from scoresde.errors import NonFiniteState, StepSizeUnderflow
 from scoresde.noise import Noise
 from scoresde.sde import Level
 from scoresde.solvers import PolarFrame, Solver, Step
@@ -34,7 +34,8 @@ class SciPySolver(Solver):
 
     Raises:
         ValueError: a solve that wants gradients, or a budget `nfe`.
-        StepSizeUnderflow: SciPy gave up, as it does on a NaN.
+        NonFiniteState: the network's output is NaN or infinite.
+        StepSizeUnderflow: SciPy gave up.
     """
 
     method: str = "DOP853"
@@ -55,7 +56,7 @@ class SciPySolver(Solver):
         for i in range(len(x)):
             part = field.rows(torch.tensor([i], device=x.device), len(x))
             start, stop = _of(here, i), _of(there, i)
-            found = self._solve(part, x[i : i + 1], start, stop)
+            found = self._solve(part, new, i, start, stop)
             calls.append(part.nfe)
             new[i] = torch.from_numpy(found.y[:, -1]).reshape(x[i].shape) * _FRAME.scale(stop, c)
             if not found.success:
@@ -64,15 +65,19 @@ class SciPySolver(Solver):
         field.nfe += max(calls)
         return Step(new)
 
-    def _solve(self, field: Field, x: Tensor, here: Level, there: Level) -> Any:
+    def _solve(self, field: Field, batch: Tensor, row: int, here: Level, there: Level) -> Any:
         from scipy.integrate import solve_ivp
 
-        c = field.data_std
+        c, x = field.data_std, batch[row : row + 1]
 
         def slope(u: float, y: Any) -> Any:
             level = _FRAME.level(u, field.sde, c)
             state = torch.from_numpy(y).to(x).reshape(x.shape) * _FRAME.scale(level, c)
-            return _FRAME.slope(field, state, level).double().flatten().cpu().numpy()
+            found = _FRAME.slope(field, state, level).double()
+            if not found.isfinite().all():  # SciPy would look for a step for ever
+                problem, t = "the network's output is NaN or infinite", float(level.t)
+                raise NonFiniteState(problem, t=t, indices=(row,), nfe=field.nfe, x=batch)
+            return found.flatten().cpu().numpy()
 
         span = _FRAME.variable(here, c), _FRAME.variable(there, c)
         start = (x.double() / _FRAME.scale(here, c)).flatten().cpu().numpy()

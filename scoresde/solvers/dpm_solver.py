@@ -166,7 +166,7 @@ class DPMSolverAdaptive(AdaptiveSolver):
         return Step(new, new, error)
 
     def position(self, level: Level, data_std: float) -> Scalar:
-        return _EPS.variable(level, data_std)
+        return -level.lam  # infinite where alpha is 0, for init to refuse
 
     def level(self, position: Scalar, sde: SDE, data_std: float) -> Level:
         return _EPS.level(position, sde, data_std)
