@@ -107,7 +107,7 @@ def test_what_scipy_cannot_do_is_refused():
     with pytest.raises(ValueError, match=r"nfe: SciPySolver.*give steps"):
         sd.sample(model, x=start(), solver=solver, nfe=20)
     with pytest.raises(ValueError, match=r"grad=True: .*SciPySolver"):
-        sd.sample(model, x=start(), solver=solver, steps=1, grad=True)
+        sd.sample(model, x=start(), solver=solver, steps=2, grad=True)
 
 
 def test_scipy_names_the_sample_that_went_wrong():
