@@ -35,7 +35,6 @@ from scoresde import (
     EulerMaruyama,
     Heun,
     Langevin,
-    LogFrame,
     Midpoint,
     Noise,
     PolarFrame,
@@ -74,7 +73,7 @@ EXAMPLES: dict[type[Solver], tuple[Solver, ...]] = {
     ),
     Midpoint: (Midpoint(), Midpoint(TimeFrame()), Midpoint(EpsFrame())),
     PredictorCorrector: (PredictorCorrector(Ancestral(), AnnealedLangevin(snr=0.1)),),
-    RK4: (RK4(), RK4(LogFrame(EpsFrame())), RK4(X0Frame())),
+    RK4: (RK4(), RK4(EpsFrame()), RK4(X0Frame())),
     ReverseDiffusion: (ReverseDiffusion(),),
     Tsitouras: (Tsitouras(),),
 }
