@@ -111,7 +111,7 @@ def _depart(field: Field, x: Tensor, solver: AdaptiveSolver, origin: float, end:
         state=solver.init(field, x, solver.level(at, field.sde, field.data_std)),
         at=at,
         h=torch.full_like(at, FIRST_STEP * (end - origin)),
-        calls=zeros + 1,
+        calls=zeros + solver.nfe(0, denoise=False),
         status=zeros + RUNNING,
     )
 

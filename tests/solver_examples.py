@@ -14,42 +14,68 @@ from torch import Tensor, nn
 import scoresde.solvers
 from scoresde import (
     DDIM,
+    RK4,
     VPSDE,
     AdamsPC,
     AdaptiveSolver,
     Ancestral,
     AnnealedLangevin,
+    BogackiShampine,
     Corrector,
     Denoiser,
     DormandPrince,
+    DormandPrince853,
+    DPMSolver,
+    DPMSolverAdaptive,
+    DPMSolverFast,
     DPMSolverPP,
+    DPMSolverPPSingle,
+    EpsFrame,
     Euler,
     EulerMaruyama,
     Heun,
     Langevin,
+    Midpoint,
     Noise,
+    PolarFrame,
     PredictorCorrector,
     ReverseDiffusion,
     Solver,
+    TimeFrame,
+    Tsitouras,
+    X0Frame,
 )
 
 EXAMPLES: dict[type[Solver], tuple[Solver, ...]] = {
     AdamsPC: tuple(AdamsPC(k) for k in (1, 2, 3, 4)),
     Ancestral: (Ancestral(), Ancestral(forward_variance=True)),
     AnnealedLangevin: (PredictorCorrector(DDIM(1.0), AnnealedLangevin(), corrections=2),),
+    BogackiShampine: (BogackiShampine(),),
     DDIM: (DDIM(), DDIM(0.5), DDIM(1.0)),
+    DPMSolver: tuple(DPMSolver(k) for k in (1, 2, 3)),
+    DPMSolverAdaptive: (DPMSolverAdaptive(order=2), DPMSolverAdaptive()),
+    DPMSolverFast: (DPMSolverFast(), DPMSolverFast(598)),
     DPMSolverPP: tuple(DPMSolverPP(k) for k in (1, 2, 3)),
+    DPMSolverPPSingle: tuple(DPMSolverPPSingle(k) for k in (1, 2, 3)),
     DormandPrince: (DormandPrince(),),
-    Euler: (Euler(),),
+    DormandPrince853: (DormandPrince853(),),
+    Euler: (Euler(), Euler(PolarFrame())),
     EulerMaruyama: (EulerMaruyama(), EulerMaruyama(0.5), EulerMaruyama(0.0)),
-    Heun: (Heun(), Heun(churn=0.1), Heun(churn=0.2, churn_range=(0.05, 5.0), churn_noise=1.01)),
+    Heun: (
+        *(Heun(), Heun(churn=0.1)),
+        Heun(churn=0.2, churn_range=(0.05, 5.0), churn_noise=1.01),
+        *(Heun(frame=PolarFrame()), Heun(churn=0.1, frame=EpsFrame())),
+    ),
     Langevin: (
         PredictorCorrector(corrector=Langevin()),
         PredictorCorrector(Heun(), Langevin(), corrections=2),
         PredictorCorrector(corrector=Langevin(batch_mean_norms=True)),
     ),
+    Midpoint: (Midpoint(), Midpoint(TimeFrame()), Midpoint(EpsFrame())),
     PredictorCorrector: (PredictorCorrector(Ancestral(), AnnealedLangevin(snr=0.1)),),
+    RK4: (RK4(), RK4(EpsFrame()), RK4(X0Frame())),
     ReverseDiffusion: (ReverseDiffusion(),),
+    Tsitouras: (Tsitouras(),),
 }
 """Examples of every class; a corrector's are predictors with it."""
 
@@ -80,7 +106,8 @@ def concrete_solvers() -> set[type[Solver]]:
     found = set()
     for module in pkgutil.iter_modules(scoresde.solvers.__path__, "scoresde.solvers."):
         for _, value in inspect.getmembers(importlib.import_module(module.name), inspect.isclass):
-            if issubclass(value, Solver) and not inspect.isabstract(value):
+            private = value.__name__.startswith("_")
+            if issubclass(value, Solver) and not inspect.isabstract(value) and not private:
                 found.add(value)
     return found - {Corrector}
 

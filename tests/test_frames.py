@@ -8,10 +8,12 @@ import pytest
 import torch
 from conftest import generator
 
-from scoresde import Field
-from scoresde.solvers.frames import EpsFrame, PolarFrame, TimeFrame, X0Frame
+from scoresde import EpsFrame, Field, LogFrame, PolarFrame, TimeFrame, X0Frame
 
-FRAMES = (TimeFrame(), EpsFrame(), X0Frame(), PolarFrame())
+FRAMES = (
+    *(TimeFrame(), EpsFrame(), X0Frame(), PolarFrame()),
+    *(LogFrame(EpsFrame()), LogFrame(X0Frame())),
+)
 LAMS = (-2.0, -0.5, 1.0, 3.0)
 
 

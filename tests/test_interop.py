@@ -7,6 +7,7 @@ import torch
 import torchsde
 
 import scoresde as sd
+from scoresde.interop.scipy import SciPySolver
 from scoresde.interop.torchsde import TorchsdeNoise
 
 
@@ -50,3 +51,74 @@ def test_what_an_interval_cannot_do_is_refused():
         noise.increment(like, torch.zeros(3, 1), 1.0)
     with pytest.raises(ValueError, match="BrownianNoise"):
         noise.rows(torch.tensor([0]))
+
+
+def pair():
+    turn = torch.tensor([[0.8, -0.6], [0.6, 0.8]]).double()
+    covariance = (turn * torch.tensor([1.0, 0.1]).double()) @ turn.mT
+    return sd.Gaussian(torch.tensor([0.5, -0.3]).double(), covariance)
+
+
+def start(seed=0):
+    return torch.randn(3, 2, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
+
+
+@pytest.mark.parametrize("steps", [1, 4])
+def test_scipy_follows_the_exact_flow_both_ways(sde, steps):
+    data, solver = pair(), SciPySolver()
+    model, ends = data.denoiser(sde, 0.7), (sde.level(sde.T), sde.level(sde.t_min))
+    x = float(ends[0].radius()) * start()
+    exact = data.flow(x, *ends)
+    found = sd.sample(model, x=x, solver=solver, steps=steps, denoise=False)
+    torch.testing.assert_close(found, exact, rtol=1e-7, atol=1e-8)
+    code = sd.encode(model, found, solver=solver, steps=steps)
+    torch.testing.assert_close(code, x, rtol=1e-6, atol=1e-6)
+
+
+@pytest.mark.parametrize("method", ["RK45", "DOP853"])
+def test_scipy_agrees_with_our_own_at_tight_tolerances(mixture, method):
+    model, x = mixture.denoiser(sd.VPSDE()), start()
+    how = {"x": x, "denoise": False}
+    theirs = sd.solve(model, solver=SciPySolver(method, 1e-9, 1e-9), steps=1, **how)
+    for kind in (sd.DormandPrince, sd.DormandPrince853):
+        ours = sd.sample(model, solver=kind(1e-9, 1e-9), **how)
+        torch.testing.assert_close(ours, theirs.x, rtol=1e-6, atol=1e-6)
+    assert int(theirs.nfe[0]) > 50
+
+
+def test_scipy_solves_each_sample_by_itself_with_its_condition():
+    class Shifted(torch.nn.Module):
+        def forward(self, x, t, shift):
+            assert len(x) == len(shift) == 1
+            return 0.5 * x + shift
+
+    model, x = sd.Denoiser(Shifted(), sd.VPSDE(), "v"), start()
+    how = {"solver": SciPySolver(rtol=1e-6, atol=1e-6), "steps": 1, "denoise": False}
+    shift = torch.tensor([[0.0], [1.0], [2.0]]).double()
+    whole = sd.sample(model, x=x, cond={"shift": shift}, **how)
+    alone = sd.sample(model, x=x[1:2], cond={"shift": shift[1:2]}, **how)
+    assert torch.equal(whole[1:2], alone)
+    single = sd.sample(model, x=x.float(), cond={"shift": shift}, **how)
+    assert single.dtype == torch.float32
+
+
+def test_what_scipy_cannot_do_is_refused():
+    model, solver = pair().denoiser(sd.VPSDE()), SciPySolver()
+    with pytest.raises(ValueError, match=r"nfe: SciPySolver.*give steps"):
+        sd.sample(model, x=start(), solver=solver, nfe=20)
+    with pytest.raises(ValueError, match=r"grad=True: .*SciPySolver"):
+        sd.sample(model, x=start(), solver=solver, steps=2, grad=True)
+
+
+def test_scipy_names_the_sample_that_went_wrong():
+    class Broken(torch.nn.Module):
+        def forward(self, x, t):
+            return torch.where(x[:, :1] > 10.0, torch.nan, x)
+
+    x = start()
+    x[1] = 20.0
+    model = sd.Denoiser(Broken(), sd.VPSDE(), "v")
+    with pytest.raises(sd.NonFiniteState, match="rows 1") as caught:
+        sd.sample(model, x=x, solver=SciPySolver(), steps=1, denoise=False)
+    assert caught.value.x.shape == x.shape
+    assert caught.value.x[0].isfinite().all()

@@ -13,18 +13,35 @@ from solver_examples import DETERMINISTIC, label
 import scoresde as sd
 from scoresde import (
     DDIM,
+    RK4,
     VESDE,
     VPSDE,
     AdamsPC,
+    AdaptiveSolver,
+    BogackiShampine,
     DormandPrince,
+    DormandPrince853,
+    DPMSolver,
+    DPMSolverAdaptive,
+    DPMSolverFast,
     DPMSolverPP,
+    DPMSolverPPSingle,
+    EpsFrame,
     Euler,
     EulerMaruyama,
     FixedGrid,
     Gaussian,
     Heun,
+    LogFrame,
+    Midpoint,
+    PolarFrame,
+    TimeFrame,
+    Tsitouras,
+    X0Frame,
 )
 from scoresde.testing import PANEL, ROUGH, Problem, convergence, measured_order
+
+FRAMES = (TimeFrame(), EpsFrame(), X0Frame(), PolarFrame())
 
 # orders in the limit of fine grids: from exact starting values, and from a solver's own start
 ORDERS = [
@@ -40,7 +57,26 @@ ORDERS = [
     (AdamsPC(3), 4, 3),
     (AdamsPC(4), 5, 3),
     (DormandPrince(), 5, 5),
+    (Euler(PolarFrame()), 1, 1),
+    (Heun(frame=EpsFrame()), 2, 2),
+    *((Midpoint(frame), 2, 2) for frame in (PolarFrame(), LogFrame(EpsFrame()))),
+    *((RK4(frame), 4, 4) for frame in FRAMES),
+    *((kind(k), k, k) for kind in (DPMSolver, DPMSolverPPSingle) for k in (1, 2, 3)),
+    (DPMSolverFast(10_000), 3, 3),
+    *((DPMSolverAdaptive(order=k), k, k) for k in (2, 3)),
+    (BogackiShampine(), 3, 3),
+    (Tsitouras(), 5, 5),
+    (DormandPrince853(), 8, 8),
 ]
+
+
+# numbers of steps that leave the errors of high orders above rounding, on the panel and its rough
+# problems; the finest pair that does is measured
+STEPS = {
+    DormandPrince: ((24, 48), (24, 48)),
+    Tsitouras: ((48, 96), (96, 192)),
+    DormandPrince853: ((8, 12, 16), (12, 24, 48)),
+}
 
 
 def close(a, b, tol=1e-12):
@@ -53,12 +89,13 @@ def normal(*shape, seed=0):
 
 @pytest.mark.parametrize(("solver", "order", "own"), ORDERS, ids=label)
 def test_order_on_the_panel(solver, order, own):
-    steps = (24, 48) if solver == DormandPrince() else (128, 256)
+    smooth, rough = STEPS.get(type(solver), ((128, 256),) * 2)
     for problem in (*PANEL, *ROUGH):
+        steps = rough if problem in ROUGH else smooth
         curve = convergence(solver, problem, steps, exact_start=own < order)
         assert curve.order >= order - 0.25, f"{problem.sde}: {curve}"
         assert curve.errors[-1] < 0.1, f"{problem.sde}: {curve}"
-        if problem in PANEL[1:3]:  # VP, where no leading term cancels
+        if problem in PANEL[1:3] and order < 8:  # VP, where no leading term cancels
             assert abs(curve.order - order) <= 0.2, f"{problem.sde}: {curve}"
 
 
@@ -85,11 +122,12 @@ def test_deterministic_solvers_run_both_ways(solver, gaussian):
     sde = VPSDE(t_min=0.01)
     model, x = gaussian.denoiser(sde, 1.0), normal(8, 4)
     ends = sde.level(sde.t_min), sde.level(sde.T)
-    steps = None if isinstance(solver, DormandPrince) else 200
+    steps = None if isinstance(solver, AdaptiveSolver) else 200
     code = sd.encode(model, x, solver=solver, steps=steps)
     assert close(code, gaussian.flow(x, *ends), 0.05)
     back = sd.decode(model, code, solver=solver, steps=steps)
-    assert close(back, x, 0.1 if solver.order == 1 else 1e-3)
+    first = solver.order == 1 or solver == DPMSolverFast()  # out of calls at the seventh step
+    assert close(back, x, 0.1 if first else 1e-3)
 
 
 @pytest.mark.parametrize("order", [1, 2, 3, 4])

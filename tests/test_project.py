@@ -85,6 +85,7 @@ def test_table_of_solvers_says_what_the_classes_say(heading):
         ("solvers.md", "Solver", {k for k in concrete_solvers() if not issubclass(k, Corrector)}),
         ("solvers.md", "Corrector", public(Corrector)),
         ("solvers.md", "Grid", public(scoresde.Grid)),
+        ("solvers.md", "Frame", public(scoresde.Frame)),
         ("solvers.md", "Error", public(scoresde.SolveError)),
         ("processes.md", "Process", public(scoresde.SDE)),
         ("training.md", "Law of t", public(scoresde.training.Times)),

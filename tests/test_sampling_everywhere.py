@@ -17,13 +17,18 @@ from scoresde import (
     AdaptiveSolver,
     Ancestral,
     Denoiser,
+    DPMSolver,
+    DPMSolverAdaptive,
+    DPMSolverFast,
     DPMSolverPP,
+    DPMSolverPPSingle,
     EulerMaruyama,
     Field,
     Heun,
     PredictorCorrector,
     RectifiedFlow,
     ReverseDiffusion,
+    TimeFrame,
     UniformGrid,
 )
 from scoresde.testing import count_operations
@@ -32,7 +37,7 @@ from scoresde.testing import count_operations
 def finite_or_refused(solver, sde, dtype, steps):
     """Say whether samples are finite; the process may be refused, by name, at the start."""
     how = {"solver": solver, "seed": 0, **steps_of(solver, steps)}
-    if sde == RectifiedFlow() and needs_finite_drift(solver):
+    if sde == RectifiedFlow() and (needs_finite_drift(solver) or needs_finite_lam(solver)):
         with pytest.raises(ValueError, match=r"solver=.*RectifiedFlow.*smaller T"):
             sd.sample(model_on(sde, dtype), (2, 3), **how)
         return True
@@ -44,6 +49,11 @@ def needs_finite_drift(solver):
     solver = getattr(solver, "predictor", solver)
     inverts = solver in (ReverseDiffusion(), Ancestral(forward_variance=True))
     return inverts or isinstance(solver, EulerMaruyama)
+
+
+def needs_finite_lam(solver):
+    single = isinstance(solver, DPMSolver | DPMSolverPPSingle | DPMSolverFast | DPMSolverAdaptive)
+    return single or getattr(solver, "frame", TimeFrame()).needs_alpha
 
 
 @pytest.mark.parametrize("solver", SOLVERS, ids=label)

@@ -10,6 +10,7 @@ from scoresde.denoiser import Field
 from scoresde.noise import Noise
 from scoresde.sde import Level
 from scoresde.solvers.base import Solver, Step
+from scoresde.solvers.phi import phi2, phi3
 from scoresde.tensors import Scalar, Term, expm1, lincomb
 
 History = tuple[tuple[Scalar, Term], ...]
@@ -22,13 +23,13 @@ class DPMSolverPP(Solver):
 
     With h = lam_s - lam_t and D0, D1, D2 the x0 prediction and its divided differences,
 
-        x_s = sigma_s / sigma_t x_t + alpha_s (-phi1 D0 + phi2 D1 - 2 phi3 D2),
-        phi1 = e^{-h} - 1,  phi2 = phi1 / h + 1,  phi3 = phi2 / h - 1/2,
+        x_s = sigma_s / sigma_t x_t + alpha_s h (phi1 D0 + phi2 D1 + 2 phi3 D2),
 
-    and order 2 takes -phi1 / 2 for phi2 (Lu et al. 2022, arXiv:2211.01095, eqs. 9, 14 and
-    Alg. 2). The weight of D2 is the exact integral's; the authors' code has half of it, which
-    leaves order 2. The order builds up over the first steps, and what the first of them, DDIM,
-    leaves falls with the square of the step size: little, where the data hardly show.
+    with the phi functions at -h, and order 2 takes phi1 / 2 for phi2 (Lu et al. 2022,
+    arXiv:2211.01095, eqs. 9, 14 and Alg. 2). The weight of D2 is the exact integral's; the
+    authors' code has half of it, which leaves order 2. The order builds up over the first steps,
+    and what the first of them, DDIM, leaves falls with the square of the step size: little, where
+    the data hardly show.
 
     Attributes:
         order: 1, 2 or 3; 1 is DDIM.
@@ -69,15 +70,15 @@ def _weights(there: Scalar, lams: list[Scalar]) -> tuple[Scalar, ...]:
     A last node at lam = -inf, where alpha is 0, has an infinite r and so no weight.
     """
     h = there - lams[0]
-    phi1 = expm1(-h)
+    whole = -expm1(-h)  # h phi1(-h), and 1 where h is infinite
     if len(lams) == 1:
-        return (-phi1,)
+        return (whole,)
     r0 = (lams[0] - lams[1]) / h
     if len(lams) == 2:
-        slope = -0.5 * phi1 / r0
-        return -phi1 + slope, -slope
+        slope = 0.5 * whole / r0
+        return whole + slope, -slope
     r1 = (lams[1] - lams[2]) / h
-    phi2 = phi1 / h + 1.0
-    bend = (r0 * phi2 - 2.0 * (phi2 / h - 0.5)) / (r0 + r1)  # of D1_0 - D1_1
-    first, second = (phi2 + bend) / r0, -bend / r1
-    return -phi1 + first, second - first, -second
+    line = h * phi2(-h)
+    bend = (r0 * line + 2.0 * h * phi3(-h)) / (r0 + r1)  # of D1_0 - D1_1
+    first, second = (line + bend) / r0, -bend / r1
+    return whole + first, second - first, -second

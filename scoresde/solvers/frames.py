@@ -19,11 +19,17 @@ from torch import Tensor
 
 from scoresde.denoiser import Field
 from scoresde.sde import SDE, Level
-from scoresde.tensors import Scalar, Term, cos, log, sin, tan
+from scoresde.tensors import Scalar, Term, cos, exp, log, sin, tan
 
 
 class Frame(ABC):
-    """Coordinates (y, u) of the probability flow, for data of deviation `data_std`."""
+    """Coordinates (y, u) of the probability flow, for data of deviation `data_std`.
+
+    Attributes:
+        needs_alpha: whether the frame is for alpha > 0 only.
+    """
+
+    needs_alpha: bool = False
 
     @abstractmethod
     def scale(self, level: Level, data_std: float) -> Scalar:
@@ -40,6 +46,18 @@ class Frame(ABC):
     @abstractmethod
     def coefficients(self, level: Level, sde: SDE, data_std: float) -> tuple[Scalar, Scalar]:
         """Return a and b of dy/du = a x0 + b eps."""
+
+    def check(self, solver: object, sde: SDE, level: Level) -> None:
+        """Refuse a level at which the frame is singular.
+
+        Raises:
+            ValueError: alpha = 0 (checked for floats) in a frame that is for alpha > 0.
+        """
+        if self.needs_alpha and isinstance(level.alpha, float) and level.alpha == 0.0:
+            raise ValueError(
+                f"solver={solver}: lam is infinite at t={level.t} of {sde}, where alpha is 0; "
+                f"choose a smaller T"
+            )
 
     def slope(self, field: Field, x: Tensor, level: Level) -> Tensor:
         """Return dy/du at x (B, *), by one network call."""
@@ -75,6 +93,8 @@ class EpsFrame(Frame):
 
     The frame of DDIM (Song et al. 2021, arXiv:2010.02502, eq. 14) and of EDM.
     """
+
+    needs_alpha = True
 
     def scale(self, level: Level, data_std: float) -> Scalar:
         return level.alpha
@@ -129,6 +149,32 @@ class PolarFrame(Frame):
     def coefficients(self, level: Level, sde: SDE, data_std: float) -> tuple[Scalar, Scalar]:
         phi = level.angle(data_std)
         return -sin(phi) / data_std, cos(phi)
+
+
+@dataclass(frozen=True)
+class LogFrame(Frame):
+    """The same y in w = log u of another frame, dy/dw = u dy/du: lam or -lam for x0 and eps.
+
+    Attributes:
+        frame: the other frame, with u > 0 for alpha > 0.
+    """
+
+    frame: Frame
+    needs_alpha = True
+
+    def scale(self, level: Level, data_std: float) -> Scalar:
+        return self.frame.scale(level, data_std)
+
+    def variable(self, level: Level, data_std: float) -> Scalar:
+        return log(self.frame.variable(level, data_std))
+
+    def level(self, variable: Scalar, sde: SDE, data_std: float) -> Level:
+        return self.frame.level(exp(variable), sde, data_std)
+
+    def coefficients(self, level: Level, sde: SDE, data_std: float) -> tuple[Scalar, Scalar]:
+        u = self.frame.variable(level, data_std)
+        of_x0, of_eps = self.frame.coefficients(level, sde, data_std)
+        return u * of_x0, u * of_eps
 
 
 def _at(t: Scalar, sde: SDE) -> Level:

@@ -2,17 +2,26 @@
 
 from __future__ import annotations
 
-import math
 from abc import abstractmethod
 from dataclasses import dataclass
+from typing import ClassVar
 
+import torch
 from torch import Tensor
 
 from scoresde.denoiser import Field
 from scoresde.noise import Noise
 from scoresde.sde import SDE, Level
 from scoresde.solvers.base import Solver, Step
-from scoresde.tensors import Scalar, cos, lincomb, log, sin, tan
+from scoresde.solvers.frames import PolarFrame
+from scoresde.solvers.tableau import (
+    BOGACKI_SHAMPINE,
+    DORMAND_PRINCE,
+    DORMAND_PRINCE_853,
+    TSITOURAS,
+    Tableau,
+)
+from scoresde.tensors import Scalar, per_sample
 
 
 @dataclass(frozen=True)
@@ -53,8 +62,54 @@ class AdaptiveSolver(Solver):
         """Return the level at a position."""
 
 
+class _Embedded(AdaptiveSolver):
+    """A Runge-Kutta method in the polar frame, whose last slope is the first of the next step."""
+
+    tableau: ClassVar[Tableau]
+    stochastic = False
+
+    @property
+    def evals(self) -> int:
+        return len(self.tableau.weights)
+
+    def nfe(self, steps: int, denoise: bool) -> int:
+        return 1 + super().nfe(steps, denoise)
+
+    def init(self, field: Field, x: Tensor, level: Level) -> Tensor:
+        return _FRAME.slope(field, x, level)
+
+    def step(
+        self, field: Field, x: Tensor, here: Level, there: Level, state: Tensor, noise: Noise
+    ) -> Step:
+        new, slopes = self.tableau.step(_FRAME, field, x, here, there, (1.0, state))
+        last = _FRAME.slope(field, new, there)
+        slopes.append((1.0, last))
+        estimates = self.tableau.estimates(_FRAME, field, here, there, slopes)
+        return Step(new, last, self._error(estimates))
+
+    def _error(self, estimates: list[Tensor]) -> Tensor:
+        return estimates[0]
+
+    def position(self, level: Level, data_std: float) -> Scalar:
+        return _FRAME.variable(level, data_std)
+
+    def level(self, position: Scalar, sde: SDE, data_std: float) -> Level:
+        return _FRAME.level(position, sde, data_std)
+
+
 @dataclass(frozen=True)
-class DormandPrince(AdaptiveSolver):
+class BogackiShampine(_Embedded):
+    """Bogacki-Shampine 3(2) in the polar frame, three calls a step: for loose tolerances.
+
+    Bogacki and Shampine 1989, doi:10.1016/0893-9659(89)90079-7.
+    """
+
+    order = 3
+    tableau = BOGACKI_SHAMPINE
+
+
+@dataclass(frozen=True)
+class DormandPrince(_Embedded):
     """Dormand-Prince 5(4) on the polar form dy/dphi = v of the probability flow.
 
     Dormand and Prince 1980, doi:10.1016/0771-050X(80)90013-3; the polar form is that of
@@ -62,55 +117,37 @@ class DormandPrince(AdaptiveSolver):
     """
 
     order = 5
-    stochastic = False
-    evals = 6
-
-    def nfe(self, steps: int, denoise: bool) -> int:
-        return 1 + super().nfe(steps, denoise)
-
-    def init(self, field: Field, x: Tensor, level: Level) -> Tensor:
-        return _v(field, x, level)
-
-    def step(
-        self, field: Field, x: Tensor, here: Level, there: Level, state: Tensor, noise: Noise
-    ) -> Step:
-        c = field.data_std
-        start, r = here.angle(c), here.radius(c)
-        h = there.angle(c) - start
-        slopes, scale, stage = [state], r, x
-        for row, node in zip(_A, _C, strict=True):
-            at = there if node == 1.0 else self.level(start + node * h, field.sde, c)
-            scale = at.radius(c)
-            moves = ((scale * h * a, k) for a, k in zip(row, slopes, strict=True))
-            stage = lincomb((scale / r, x), *moves)
-            slopes.append(_v(field, stage, at))
-        error = lincomb(*((scale * h * e, k) for e, k in zip(_E, slopes, strict=True)))
-        return Step(stage, slopes[-1], error)
-
-    def position(self, level: Level, data_std: float) -> Scalar:
-        return level.angle(data_std)
-
-    def level(self, position: Scalar, sde: SDE, data_std: float) -> Level:
-        t = sde.t_at(-log(tan(position)) - math.log(data_std))
-        # rounding puts the ends an ulp outside the time span, where a network need not be defined
-        t = t.clamp(0.0, sde.T) if isinstance(t, Tensor) else min(max(t, 0.0), sde.T)
-        return Level(t, sde.alpha(t), sde.sigma(t))
+    tableau = DORMAND_PRINCE
 
 
-def _v(field: Field, x: Tensor, level: Level) -> Tensor:
-    phi = level.angle(field.data_std)
-    return field(x, level).combine(eps=cos(phi), x0=-sin(phi) / field.data_std)
+@dataclass(frozen=True)
+class Tsitouras(_Embedded):
+    """Tsitouras 5(4) in the polar frame, six calls a step.
+
+    Tsitouras 2011, doi:10.1016/j.camwa.2011.06.002, Table 1.
+    """
+
+    order = 5
+    tableau = TSITOURAS
 
 
-# Butcher tableau: nodes, rows (the last one is the fifth-order solution), and the weights of the
-# fifth-order solution less those of the fourth-order one
-_C = (1 / 5, 3 / 10, 4 / 5, 8 / 9, 1.0, 1.0)
-_A = (
-    (1 / 5,),
-    (3 / 40, 9 / 40),
-    (44 / 45, -56 / 15, 32 / 9),
-    (19372 / 6561, -25360 / 2187, 64448 / 6561, -212 / 729),
-    (9017 / 3168, -355 / 33, 46732 / 5247, 49 / 176, -5103 / 18656),
-    (35 / 384, 0.0, 500 / 1113, 125 / 192, -2187 / 6784, 11 / 84),
-)
-_E = (71 / 57600, 0.0, -71 / 16695, 71 / 1920, -17253 / 339200, 22 / 525, -1 / 40)
+@dataclass(frozen=True)
+class DormandPrince853(_Embedded):
+    """Dormand-Prince 8(5,3) in the polar frame, twelve calls a step: for tight tolerances.
+
+    The error is the estimate e5 of order 5, scaled down where the estimate e3 of order 3 is much
+    larger: e5 |e5| / sqrt(|e5|^2 + |e3|^2 / 100), with the norms of each sample. Hairer, Norsett
+    and Wanner 1993, Solving Ordinary Differential Equations I, Sec. II.10, and their DOP853.
+    """
+
+    order = 8
+    tableau = DORMAND_PRINCE_853
+
+    def _error(self, estimates: list[Tensor]) -> Tensor:
+        fifth, third = (torch.linalg.vector_norm(e.flatten(1), dim=1) for e in estimates)
+        # data on which both vanish have no error
+        both = torch.hypot(fifth, 0.1 * third).clamp(min=torch.finfo(fifth.dtype).tiny)
+        return estimates[0] * per_sample(fifth / both, estimates[0])
+
+
+_FRAME = PolarFrame()

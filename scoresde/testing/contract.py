@@ -24,7 +24,9 @@ CHECKS = (
 )
 
 
-def check_solver(solver: Family, *, operations: int = 6) -> Report:
+def check_solver(
+    solver: Family, *, operations: int = 6, steps: tuple[int, ...] = (16, 32, 64, 128)
+) -> Report:
     """Hold a solver to what it declares, and to what every solver promises.
 
     Args:
@@ -32,6 +34,8 @@ def check_solver(solver: Family, *, operations: int = 6) -> Report:
             hyper-parameters must go with the grid for it to converge.
         operations: tensor operations that a step may take for each network call, drawing noise
             aside; two more are allowed for each draw.
+        steps: numbers of steps, increasing, that the order is measured on. A method of high order
+            wants few, before its errors drown in rounding.
 
     Raises:
         ValueError: a corrector, which stays at a level; check it inside a `PredictorCorrector`.
@@ -39,7 +43,7 @@ def check_solver(solver: Family, *, operations: int = 6) -> Report:
     one = solver(8) if callable(solver) else solver
     if isinstance(one, Corrector):
         raise ValueError(f"solver={one} stays at a level; check it in a PredictorCorrector")
-    subject = Subject(solver, one, on_grid(one), operations)
+    subject = Subject(solver, one, on_grid(one), operations, steps)
     held_to = (*CHECKS, checks.tolerance) if isinstance(one, AdaptiveSolver) else CHECKS
     return Report(one, tuple(_run(check, subject) for check in held_to))
 
