@@ -13,7 +13,11 @@ from torch import Tensor, nn
 
 import scoresde.solvers
 from scoresde import (
+    BH1,
     DDIM,
+    DEIS,
+    IPNDM,
+    PNDM,
     VPSDE,
     AdamsPC,
     AdaptiveSolver,
@@ -23,14 +27,26 @@ from scoresde import (
     Denoiser,
     DormandPrince,
     DPMSolverPP,
+    EpsFrame,
     Euler,
     EulerMaruyama,
+    ExponentialAdams,
     Heun,
     Langevin,
     Noise,
+    Phi,
+    PolarFrame,
     PredictorCorrector,
     ReverseDiffusion,
+    Rho,
     Solver,
+    Time,
+    TimeFrame,
+    UniC,
+    UniP,
+    UniPC,
+    Vary,
+    X0Frame,
 )
 
 EXAMPLES: dict[type[Solver], tuple[Solver, ...]] = {
@@ -38,18 +54,39 @@ EXAMPLES: dict[type[Solver], tuple[Solver, ...]] = {
     Ancestral: (Ancestral(), Ancestral(forward_variance=True)),
     AnnealedLangevin: (PredictorCorrector(DDIM(1.0), AnnealedLangevin(), corrections=2),),
     DDIM: (DDIM(), DDIM(0.5), DDIM(1.0)),
+    DEIS: (*map(DEIS, (1, 2, 3, 4)), DEIS(2, Rho()), DEIS(4, Rho())),
     DPMSolverPP: tuple(DPMSolverPP(k) for k in (1, 2, 3)),
     DormandPrince: (DormandPrince(),),
     Euler: (Euler(),),
     EulerMaruyama: (EulerMaruyama(), EulerMaruyama(0.5), EulerMaruyama(0.0)),
+    ExponentialAdams: (
+        ExponentialAdams(),
+        ExponentialAdams(2, EpsFrame()),
+        ExponentialAdams(3, TimeFrame(), Time()),
+        ExponentialAdams(4, PolarFrame(), Phi()),
+    ),
     Heun: (Heun(), Heun(churn=0.1), Heun(churn=0.2, churn_range=(0.05, 5.0), churn_noise=1.01)),
+    IPNDM: tuple(map(IPNDM, (1, 2, 3, 4))),
     Langevin: (
         PredictorCorrector(corrector=Langevin()),
         PredictorCorrector(Heun(), Langevin(), corrections=2),
         PredictorCorrector(corrector=Langevin(batch_mean_norms=True)),
     ),
+    PNDM: (PNDM(),),
     PredictorCorrector: (PredictorCorrector(Ancestral(), AnnealedLangevin(snr=0.1)),),
     ReverseDiffusion: (ReverseDiffusion(),),
+    UniC: (
+        UniC(),
+        UniC(DDIM(), 1, EpsFrame(), BH1()),
+        UniC(ExponentialAdams(3, PolarFrame()), 3, PolarFrame(), Vary()),
+    ),
+    UniP: (UniP(2, EpsFrame()), UniP(2, X0Frame(), BH1()), UniP(4)),
+    UniPC: (
+        *map(UniPC, (1, 2, 3, 4)),
+        UniPC(1, EpsFrame(), BH1()),
+        UniPC(2, EpsFrame(), Vary()),
+        UniPC(4, EpsFrame()),
+    ),
 }
 """Examples of every class; a corrector's are predictors with it."""
 

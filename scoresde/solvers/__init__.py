@@ -6,26 +6,53 @@ from scoresde.solvers.ddim import DDIM, Ancestral
 from scoresde.solvers.dpm_solver_pp import DPMSolverPP
 from scoresde.solvers.euler_maruyama import EulerMaruyama
 from scoresde.solvers.flow import Euler, Heun
+from scoresde.solvers.frames import EpsFrame, Frame, PolarFrame, TimeFrame, X0Frame
+from scoresde.solvers.interpolation import BH1, BH2, Blend, Coordinate, Lam, Phi, Rho, Time, Vary
 from scoresde.solvers.langevin import AnnealedLangevin, Langevin
+from scoresde.solvers.multistep import DEIS, ExponentialAdams, Multistep
+from scoresde.solvers.pndm import IPNDM, PNDM
 from scoresde.solvers.predictor_corrector import PredictorCorrector
 from scoresde.solvers.reverse_diffusion import ReverseDiffusion
 from scoresde.solvers.runge_kutta import AdaptiveSolver, DormandPrince
+from scoresde.solvers.unipc import UniC, UniP, UniPC
 
 __all__ = [
+    "BH1",
+    "BH2",
     "DDIM",
+    "DEIS",
+    "IPNDM",
+    "PNDM",
     "AdamsPC",
     "AdaptiveSolver",
     "Ancestral",
     "AnnealedLangevin",
+    "Blend",
+    "Coordinate",
     "Corrector",
     "DPMSolverPP",
     "DormandPrince",
+    "EpsFrame",
     "Euler",
     "EulerMaruyama",
+    "ExponentialAdams",
+    "Frame",
     "Heun",
+    "Lam",
     "Langevin",
+    "Multistep",
+    "Phi",
+    "PolarFrame",
     "PredictorCorrector",
     "ReverseDiffusion",
+    "Rho",
     "Solver",
     "Step",
+    "Time",
+    "TimeFrame",
+    "UniC",
+    "UniP",
+    "UniPC",
+    "Vary",
+    "X0Frame",
 ]

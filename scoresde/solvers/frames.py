@@ -19,7 +19,7 @@ from torch import Tensor
 
 from scoresde.denoiser import Field
 from scoresde.sde import SDE, Level
-from scoresde.tensors import Scalar, Term, cos, log, sin, tan
+from scoresde.tensors import Scalar, Term, cos, exp, log, sin, tan
 
 
 class Frame(ABC):
@@ -36,6 +36,10 @@ class Frame(ABC):
     @abstractmethod
     def level(self, variable: Scalar, sde: SDE, data_std: float) -> Level:
         """Return the level at u."""
+
+    @abstractmethod
+    def rate(self, lam: Scalar, sde: SDE, data_std: float) -> Scalar:
+        """Return du/dlam where the half log-SNR is lam."""
 
     @abstractmethod
     def coefficients(self, level: Level, sde: SDE, data_std: float) -> tuple[Scalar, Scalar]:
@@ -65,6 +69,10 @@ class TimeFrame(Frame):
     def level(self, variable: Scalar, sde: SDE, data_std: float) -> Level:
         return _at(variable, sde)
 
+    def rate(self, lam: Scalar, sde: SDE, data_std: float) -> Scalar:
+        t = sde.t_at(lam)
+        return -2.0 * sde.sigma(t) ** 2 / sde.g2(t)
+
     def coefficients(self, level: Level, sde: SDE, data_std: float) -> tuple[Scalar, Scalar]:
         return sde.dalpha(level.t), sde.dsigma(level.t)
 
@@ -84,6 +92,9 @@ class EpsFrame(Frame):
 
     def level(self, variable: Scalar, sde: SDE, data_std: float) -> Level:
         return _at(sde.t_at(-log(variable)), sde)
+
+    def rate(self, lam: Scalar, sde: SDE, data_std: float) -> Scalar:
+        return -exp(-lam)
 
     def coefficients(self, level: Level, sde: SDE, data_std: float) -> tuple[Scalar, Scalar]:
         return 0.0, 1.0
@@ -105,6 +116,9 @@ class X0Frame(Frame):
     def level(self, variable: Scalar, sde: SDE, data_std: float) -> Level:
         return _at(sde.t_at(log(variable)), sde)
 
+    def rate(self, lam: Scalar, sde: SDE, data_std: float) -> Scalar:
+        return exp(lam)
+
     def coefficients(self, level: Level, sde: SDE, data_std: float) -> tuple[Scalar, Scalar]:
         return 1.0, 0.0
 
@@ -125,6 +139,10 @@ class PolarFrame(Frame):
 
     def level(self, variable: Scalar, sde: SDE, data_std: float) -> Level:
         return _at(sde.t_at(-log(tan(variable)) - math.log(data_std)), sde)
+
+    def rate(self, lam: Scalar, sde: SDE, data_std: float) -> Scalar:
+        rise = data_std * exp(lam)
+        return -1.0 / (rise + 1.0 / rise)
 
     def coefficients(self, level: Level, sde: SDE, data_std: float) -> tuple[Scalar, Scalar]:
         phi = level.angle(data_std)
