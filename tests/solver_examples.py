@@ -40,8 +40,6 @@ from scoresde import (
     ReverseDiffusion,
     Rho,
     Solver,
-    Time,
-    TimeFrame,
     UniC,
     UniP,
     UniPC,
@@ -62,7 +60,6 @@ EXAMPLES: dict[type[Solver], tuple[Solver, ...]] = {
     ExponentialAdams: (
         ExponentialAdams(),
         ExponentialAdams(2, EpsFrame()),
-        ExponentialAdams(3, TimeFrame(), Time()),
         ExponentialAdams(4, PolarFrame(), Phi()),
     ),
     Heun: (Heun(), Heun(churn=0.1), Heun(churn=0.2, churn_range=(0.05, 5.0), churn_noise=1.01)),

@@ -181,7 +181,7 @@ def _points(span: Scalar) -> int:
     return next((n for n, longest in _REACH.items() if abs(span) <= longest), max(_GAUSS))
 
 
-_REACH = {8: 0.6, 16: 2.0, 32: 5.0, 64: 10.0}
+_REACH = {5: 0.1, 6: 0.2, 8: 0.6, 10: 1.0, 16: 2.0, 32: 5.0, 64: 10.0}
 _GAUSS = {
     n: tuple(zip(*(a.tolist() for a in np.polynomial.legendre.leggauss(n)), strict=True))
     for n in (*_REACH, 128)
