@@ -17,26 +17,38 @@ import scoresde as sd
 from scoresde import (
     BH1,
     BH2,
+    DDIM,
     DEIS,
+    IPNDM,
+    PNDM,
+    VESDE,
     VPSDE,
+    AdamsPC,
+    DormandPrince,
     DPMSolverPP,
     EpsFrame,
     ExponentialAdams,
     Field,
     FixedGrid,
+    Gaussian,
+    Heun,
     Lam,
     LogSNRGrid,
     Phi,
     PolarFrame,
+    RectifiedFlow,
     Rho,
     Time,
     TimeFrame,
+    UniC,
+    UniformGrid,
     UniP,
     UniPC,
     Vary,
     X0Frame,
 )
 from scoresde.solvers.interpolation import adams_weights
+from scoresde.testing import PANEL, ROUGH, convergence
 
 FRAMES = (X0Frame(), EpsFrame(), PolarFrame(), TimeFrame())
 COORDINATES = (Lam(), Time(), Rho(), Phi())
@@ -121,8 +133,9 @@ def test_rho_deis_is_the_linear_multistep_method(order, sde, mixture):
         nodes = rhos[i::-1][: len(slopes)]
         for j, slope in enumerate(slopes):
             others = np.delete(nodes, j)
-            integral = np.polynomial.Polynomial.fromroots(others).integ(lbnd=here)
-            y = y + integral(there) / np.prod(nodes[j] - others) * slope
+            integral = np.polyint(np.atleast_1d(np.poly(others)))
+            rise = np.polyval(integral, there) - np.polyval(integral, here)
+            y = y + rise / np.prod(nodes[j] - others) * slope
     grid = FixedGrid(tuple(at.t for at in levels))
     how = {"grid": grid, "steps": len(levels) - 1, "denoise": False}
     found = sd.sample(mixture.denoiser(sde), x=x, solver=DEIS(order, Rho()), **how)
@@ -302,9 +315,9 @@ def test_pndm_is_that_of_the_paper(solver, sde, mixture):
 
 
 @pytest.mark.parametrize("nodes", [2, 3, 4])
-def test_ipndm_has_its_full_order_where_steps_in_rho_are_equal_and_two_where_they_are_smooth(nodes):
-    even = [replace(PANEL[7], grid=UniformGrid(), sde=sd.EDMSDE(T=10.0, t_min=0.5))]
-    curve = convergence(IPNDM(nodes), even[0], (128, 256), exact_start=True)
+def test_ipndm_has_its_full_order_on_equal_steps_in_rho_and_two_on_smooth_ones(nodes):
+    even = replace(PANEL[7], grid=UniformGrid(), sde=sd.EDMSDE(T=4.0, t_min=0.5))
+    curve = convergence(IPNDM(nodes), even, (128, 256), exact_start=True)
     assert abs(curve.order - nodes) < 0.25, str(curve)
     curve = convergence(IPNDM(nodes), PANEL[1], (128, 256), exact_start=True)
     assert abs(curve.order - 2.0) < 0.25, str(curve)
@@ -337,14 +350,14 @@ def test_corrector_lifts_the_order_by_one(solver, order):
 
 @pytest.mark.parametrize("order", [1, 2, 3])
 def test_unipc_from_its_own_start_has_order_three_at_most(order):
-    curve = convergence(UniPC(order, EpsFrame()), PANEL[7], (128, 256))
+    curve = convergence(UniPC(order, EpsFrame()), PANEL[7], (256, 512))
     assert abs(curve.order - min(order + 1, 3)) < 0.3, str(curve)
 
 
 @pytest.mark.parametrize("coordinate", COORDINATES, ids=str)
 @pytest.mark.parametrize("frame", FRAMES, ids=str)
 def test_order_in_every_frame_and_coordinate(frame, coordinate):
-    for order in (2, 3):
+    for order in (2, 4):
         solver = ExponentialAdams(order, frame, coordinate)
         curve = convergence(solver, ROUGH[0], (128, 256), exact_start=True)
         assert abs(curve.order - order) < 0.3, str(curve)
