@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-import numpy as np
 from torch import Tensor
 
 from scoresde.denoiser import Field
 from scoresde.noise import Noise
 from scoresde.sde import Level
 from scoresde.solvers.base import Solver, Step
+from scoresde.solvers.interpolation import gauss
 from scoresde.tensors import Scalar, Term, cos, lincomb, log, sin, tan
 
 History = tuple[tuple[Scalar, Term], ...]
@@ -132,8 +132,7 @@ def moulton(angles: tuple[Scalar, ...]) -> tuple[tuple[Scalar, ...], Scalar]:
 
 def _quadrature(start: Scalar, stop: Scalar) -> list[tuple[Scalar, Scalar]]:
     """Return Gauss-Legendre points, as coordinates u, and weights over an interval of angles."""
-    middle, half = 0.5 * (stop + start), 0.5 * (stop - start)
-    return [(_coordinate(middle + half * x), half * w) for x, w in _GAUSS]
+    return [(_coordinate(phi), weight) for phi, weight in gauss(start, stop, 8)]
 
 
 def _coordinate(phi: Scalar) -> Scalar:
@@ -154,5 +153,3 @@ def _scaled(weights: tuple[Scalar, ...], terms: tuple[Term, ...]) -> list[Term]:
 
 # sines and cosines below this count as 0 in u: about the smallest sigma a network resolves
 _BEND = 1e-2
-
-_GAUSS = tuple(zip(*(array.tolist() for array in np.polynomial.legendre.leggauss(8)), strict=True))
