@@ -23,6 +23,7 @@ from scoresde import (
     FixedGrid,
     Gaussian,
     Heun,
+    UniPC,
 )
 from scoresde.testing import PANEL, ROUGH, Problem, convergence, measured_order
 
@@ -39,6 +40,7 @@ ORDERS = [
     (AdamsPC(2), 3, 3),
     (AdamsPC(3), 4, 3),
     (AdamsPC(4), 5, 3),
+    (UniPC(2), 3, 3),
     (DormandPrince(), 5, 5),
 ]
 

@@ -64,7 +64,7 @@ class ExponentialAdams(Multistep):
     y moves by the integral over u, which is good to rounding at steps of any size. In `X0Frame`
     the slope is x0, in `EpsFrame` eps, and in `PolarFrame` v: there the part that is solved
     exactly is the flow of white Gaussian data, and the method a Rosenbrock method. Hochbruck and
-    Ostermann 2010, doi:10.1017/S0962492910000048, Sec. 2.5.
+    Ostermann 2010, doi:10.1017/S0962492910000048.
 
     Attributes:
         order: nodes of the polynomial, from 1 to 4; the first steps have fewer.

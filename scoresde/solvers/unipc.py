@@ -26,13 +26,13 @@ from scoresde.tensors import Scalar, Term, lincomb
 class UniP(ExponentialAdams):
     """UniP, the predictor of UniPC: exponential Adams-Bashforth in lam.
 
-    Zhao et al. 2023, arXiv:2302.04867, Alg. 2. With `BH2()` on x0 it is `DPMSolverPP`; with
-    `Vary()`, and from order 3 with any B, it is `ExponentialAdams`.
+    Zhao et al. 2023, arXiv:2302.04867, Alg. 2. With `BH2()` on x0 it is `DPMSolverPP`, and with
+    `Vary()` it is `ExponentialAdams`.
 
     Attributes:
         order: at least 1; 1 is DDIM in `X0Frame` and `EpsFrame`.
         frame: `X0Frame()` for data prediction, `EpsFrame()` for noise prediction.
-        blend: `BH1()`, `BH2()` or `Vary()`: the function B, which order 2 depends on.
+        blend: `BH1()`, `BH2()` or `Vary()`: the function B, for steps that interpolate two slopes.
 
     Raises:
         ValueError: an order below 1.
@@ -58,7 +58,7 @@ class UniPC(UniP):
         order: of the predictor, at least 1. The corrector lifts the order of the error to
             order + 1, of which the start from one node leaves 3 in the limit of many steps.
         frame: `X0Frame()` for data prediction, `EpsFrame()` for noise prediction.
-        blend: `BH1()`, `BH2()` or `Vary()`: the function B, which orders 1 and 2 depend on.
+        blend: `BH1()`, `BH2()` or `Vary()`: the function B, for steps that interpolate two slopes.
 
     Raises:
         ValueError: an order below 1.
@@ -120,7 +120,7 @@ class UniC(Solver):
         solver: deterministic, on a fixed grid, and with its first call at the start of a step.
         nodes: slopes that the corrector takes beside the newest, p of UniC-p.
         frame: where the corrector's slopes are: x0 in `X0Frame()`, eps in `EpsFrame()`.
-        blend: `BH1()`, `BH2()` or `Vary()`: the function B, which nodes = 1 depends on.
+        blend: `BH1()`, `BH2()` or `Vary()`: the function B, for steps that interpolate two slopes.
 
     Raises:
         ValueError: nodes below 1; a solver that draws noise, chooses its steps, stays at a level
