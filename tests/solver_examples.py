@@ -13,7 +13,11 @@ from torch import Tensor, nn
 
 import scoresde.solvers
 from scoresde import (
+    BH1,
     DDIM,
+    DEIS,
+    IPNDM,
+    PNDM,
     RK4,
     VPSDE,
     AdamsPC,
@@ -33,16 +37,23 @@ from scoresde import (
     EpsFrame,
     Euler,
     EulerMaruyama,
+    ExponentialAdams,
     Heun,
     Langevin,
     Midpoint,
     Noise,
+    Phi,
     PolarFrame,
     PredictorCorrector,
     ReverseDiffusion,
+    Rho,
     Solver,
     TimeFrame,
     Tsitouras,
+    UniC,
+    UniP,
+    UniPC,
+    Vary,
     X0Frame,
 )
 
@@ -55,6 +66,7 @@ EXAMPLES: dict[type[Solver], tuple[Solver, ...]] = {
     DPMSolver: tuple(DPMSolver(k) for k in (1, 2, 3)),
     DPMSolverAdaptive: (DPMSolverAdaptive(order=2), DPMSolverAdaptive()),
     DPMSolverFast: (DPMSolverFast(), DPMSolverFast(598)),
+    DEIS: (*map(DEIS, (1, 2, 3, 4)), DEIS(2, Rho()), DEIS(4, Rho())),
     DPMSolverPP: tuple(DPMSolverPP(k) for k in (1, 2, 3)),
     DPMSolverPPSingle: tuple(DPMSolverPPSingle(k) for k in (1, 2, 3)),
     DormandPrince: (DormandPrince(),),
@@ -66,16 +78,35 @@ EXAMPLES: dict[type[Solver], tuple[Solver, ...]] = {
         Heun(churn=0.2, churn_range=(0.05, 5.0), churn_noise=1.01),
         *(Heun(frame=PolarFrame()), Heun(churn=0.1, frame=EpsFrame())),
     ),
+    ExponentialAdams: (
+        ExponentialAdams(),
+        ExponentialAdams(2, EpsFrame()),
+        ExponentialAdams(4, PolarFrame(), Phi()),
+    ),
+    IPNDM: tuple(map(IPNDM, (1, 2, 3, 4))),
     Langevin: (
         PredictorCorrector(corrector=Langevin()),
         PredictorCorrector(Heun(), Langevin(), corrections=2),
         PredictorCorrector(corrector=Langevin(batch_mean_norms=True)),
     ),
     Midpoint: (Midpoint(), Midpoint(TimeFrame()), Midpoint(EpsFrame())),
+    PNDM: (PNDM(),),
     PredictorCorrector: (PredictorCorrector(Ancestral(), AnnealedLangevin(snr=0.1)),),
     RK4: (RK4(), RK4(EpsFrame()), RK4(X0Frame())),
     ReverseDiffusion: (ReverseDiffusion(),),
     Tsitouras: (Tsitouras(),),
+    UniC: (
+        UniC(),
+        UniC(DDIM(), 1, EpsFrame(), BH1()),
+        UniC(ExponentialAdams(3, PolarFrame()), 3, PolarFrame(), Vary()),
+    ),
+    UniP: (UniP(2, EpsFrame()), UniP(2, X0Frame(), BH1()), UniP(4)),
+    UniPC: (
+        *map(UniPC, (1, 2, 3, 4)),
+        UniPC(1, EpsFrame(), BH1()),
+        UniPC(2, EpsFrame(), Vary()),
+        UniPC(4, EpsFrame()),
+    ),
 }
 """Examples of every class; a corrector's are predictors with it."""
 

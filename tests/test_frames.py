@@ -42,6 +42,17 @@ def test_level_inverts_variable(frame, lam, sde):
 
 
 @pytest.mark.parametrize("frame", FRAMES, ids=str)
+@pytest.mark.parametrize("lam", LAMS)
+def test_rate_is_the_derivative_of_the_variable_in_lam(frame, lam, sde):
+    h = 1e-4
+    before, after = (frame.variable(sde.level_at(lam + d), 0.7) for d in (-h, h))
+    slope = (after - before) / (2.0 * h)
+    assert math.isclose(frame.rate(lam, sde, 0.7), slope, rel_tol=1e-6)
+    many = frame.rate(torch.tensor([lam, 0.3], dtype=torch.float64), sde, 0.7)
+    assert math.isclose(float(many[0]), frame.rate(lam, sde, 0.7), rel_tol=1e-12)
+
+
+@pytest.mark.parametrize("frame", FRAMES, ids=str)
 def test_level_stays_within_the_time_span(frame, sde):
     ends = [sde.level(sde.t_min), sde.level(sde.T if float(sde.alpha(sde.T)) > 0 else 0.99 * sde.T)]
     for end in ends:

@@ -37,6 +37,7 @@ from scoresde import (
     PolarFrame,
     TimeFrame,
     Tsitouras,
+    UniPC,
     X0Frame,
 )
 from scoresde.testing import PANEL, ROUGH, Problem, convergence, measured_order
@@ -56,6 +57,7 @@ ORDERS = [
     (AdamsPC(2), 3, 3),
     (AdamsPC(3), 4, 3),
     (AdamsPC(4), 5, 3),
+    (UniPC(2), 3, 3),
     (DormandPrince(), 5, 5),
     (Euler(PolarFrame()), 1, 1),
     (Heun(frame=EpsFrame()), 2, 2),

@@ -12,6 +12,7 @@ from torch import nn
 import scoresde as sd
 from scoresde import (
     DDIM,
+    PNDM,
     VPSDE,
     AdamsPC,
     AdaptiveSolver,
@@ -47,7 +48,7 @@ def finite_or_refused(solver, sde, dtype, steps):
 
 def needs_finite_drift(solver):
     solver = getattr(solver, "predictor", solver)
-    inverts = solver in (ReverseDiffusion(), Ancestral(forward_variance=True))
+    inverts = solver in (ReverseDiffusion(), Ancestral(forward_variance=True), PNDM())
     return inverts or isinstance(solver, EulerMaruyama)
 
 

@@ -14,13 +14,16 @@ import scoresde as sd
 from scoresde import (
     CLEAN,
     DDIM,
+    DEIS,
     EDMSDE,
+    IPNDM,
     VESDE,
     VPSDE,
     AdamsPC,
     Ancestral,
     AnnealedLangevin,
     DPMSolverPP,
+    EpsFrame,
     Euler,
     EulerMaruyama,
     Field,
@@ -33,7 +36,10 @@ from scoresde import (
     Level,
     PredictorCorrector,
     ReverseDiffusion,
+    Rho,
+    UniC,
     UniformGrid,
+    UniPC,
 )
 
 
@@ -108,6 +114,7 @@ MAPS = {
     [
         *(DDIM(0.0), DDIM(0.5), DDIM(1.0), Ancestral(), Ancestral(forward_variance=True)),
         *(ReverseDiffusion(), *map(DPMSolverPP, (1, 2, 3)), *map(AdamsPC, (1, 2, 3, 4))),
+        *(DEIS(3, Rho()), IPNDM(), UniPC(3), UniPC(2, EpsFrame()), UniC()),
         PredictorCorrector(DDIM(1.0), AnnealedLangevin()),
     ],
     ids=label,

@@ -13,7 +13,10 @@ from scoresde.solvers.dpm_solver_pp import DPMSolverPP
 from scoresde.solvers.euler_maruyama import EulerMaruyama
 from scoresde.solvers.flow import RK4, Euler, Heun, Midpoint
 from scoresde.solvers.frames import EpsFrame, Frame, LogFrame, PolarFrame, TimeFrame, X0Frame
+from scoresde.solvers.interpolation import BH1, BH2, Blend, Coordinate, Lam, Phi, Rho, Time, Vary
 from scoresde.solvers.langevin import AnnealedLangevin, Langevin
+from scoresde.solvers.multistep import DEIS, ExponentialAdams, Multistep
+from scoresde.solvers.pndm import IPNDM, PNDM
 from scoresde.solvers.predictor_corrector import PredictorCorrector
 from scoresde.solvers.reverse_diffusion import ReverseDiffusion
 from scoresde.solvers.runge_kutta import (
@@ -23,15 +26,23 @@ from scoresde.solvers.runge_kutta import (
     DormandPrince853,
     Tsitouras,
 )
+from scoresde.solvers.unipc import UniC, UniP, UniPC
 
 __all__ = [
+    "BH1",
+    "BH2",
     "DDIM",
+    "DEIS",
+    "IPNDM",
+    "PNDM",
     "RK4",
     "AdamsPC",
     "AdaptiveSolver",
     "Ancestral",
     "AnnealedLangevin",
+    "Blend",
     "BogackiShampine",
+    "Coordinate",
     "Corrector",
     "DPMSolver",
     "DPMSolverAdaptive",
@@ -43,17 +54,27 @@ __all__ = [
     "EpsFrame",
     "Euler",
     "EulerMaruyama",
+    "ExponentialAdams",
     "Frame",
     "Heun",
+    "Lam",
     "Langevin",
     "LogFrame",
     "Midpoint",
+    "Multistep",
+    "Phi",
     "PolarFrame",
     "PredictorCorrector",
     "ReverseDiffusion",
+    "Rho",
     "Solver",
     "Step",
+    "Time",
     "TimeFrame",
     "Tsitouras",
+    "UniC",
+    "UniP",
+    "UniPC",
+    "Vary",
     "X0Frame",
 ]

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-import numpy as np
 from torch import Tensor
 
 from scoresde.denoiser import Field
 from scoresde.noise import Noise
 from scoresde.sde import Level
 from scoresde.solvers.base import Solver, Step
+from scoresde.solvers.interpolation import gauss
 from scoresde.tensors import Scalar, Term, cos, lincomb, log, sin, tan
 
 History = tuple[tuple[Scalar, Term], ...]
@@ -138,8 +138,7 @@ def moulton(angles: tuple[Scalar, ...]) -> tuple[tuple[Scalar, ...], Scalar]:
 
 def _quadrature(start: Scalar, stop: Scalar) -> list[tuple[Scalar, Scalar]]:
     """Return Gauss-Legendre points, as coordinates u, and weights over an interval of angles."""
-    middle, half = 0.5 * (stop + start), 0.5 * (stop - start)
-    return [(_coordinate(middle + half * x), half * w) for x, w in _GAUSS]
+    return [(_coordinate(phi), weight) for phi, weight in gauss(start, stop, 8)]
 
 
 def _coordinate(phi: Scalar) -> Scalar:
@@ -163,5 +162,3 @@ _SHARE = 1.0 / 3.0
 
 # sines and cosines below this count as 0 in u; there v is a polynomial in sigma, or in alpha
 _BEND = 0.1
-
-_GAUSS = tuple(zip(*(array.tolist() for array in np.polynomial.legendre.leggauss(8)), strict=True))

@@ -2,23 +2,15 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
-from torch import Tensor
-
-from scoresde.denoiser import Field
-from scoresde.noise import Noise
-from scoresde.sde import Level
-from scoresde.solvers.base import Solver, Step
-from scoresde.solvers.phi import phi2, phi3
-from scoresde.tensors import Scalar, Term, expm1, lincomb
-
-History = tuple[tuple[Scalar, Term], ...]
-"""The last predictions of x0, newest first, each with its lam."""
+from scoresde.solvers.frames import Frame, X0Frame
+from scoresde.solvers.interpolation import BH2, Coordinate, Lam
+from scoresde.solvers.multistep import ExponentialAdams
 
 
 @dataclass(frozen=True)
-class DPMSolverPP(Solver):
+class DPMSolverPP(ExponentialAdams):
     """Multistep DPM-Solver++: the exponential Adams-Bashforth method on x0, in lam.
 
     With h = lam_s - lam_t and D0, D1, D2 the x0 prediction and its divided differences,
@@ -39,46 +31,7 @@ class DPMSolverPP(Solver):
     """
 
     order: int = 2
-    stochastic = False
-
-    def __post_init__(self) -> None:
-        if self.order not in (1, 2, 3):
-            raise ValueError(f"order={self.order} must be 1, 2 or 3")
-
-    def step(
-        self,
-        field: Field,
-        x: Tensor,
-        here: Level,
-        there: Level,
-        state: History | None,
-        noise: Noise,
-    ) -> Step:
-        prediction = field(x, here)
-        if isinstance(there.alpha, float) and there.alpha == 0.0:
-            return Step(prediction.combine(eps=there.sigma))  # lam = -inf: no finite step in lam
-        history = ((here.lam, prediction.term(x0=1.0)), *(state or ()))
-        weights = _weights(there.lam, [lam for lam, _ in history])
-        terms = ((there.alpha * w * c, y) for w, (_, (c, y)) in zip(weights, history, strict=True))
-        new = lincomb((there.sigma / here.sigma, x), *terms)
-        return Step(new, history[: self.order - 1])
-
-
-def _weights(there: Scalar, lams: list[Scalar]) -> tuple[Scalar, ...]:
-    """Return the weights of the x0 predictions at lams, newest first, in x_there / alpha_there.
-
-    A last node at lam = -inf, where alpha is 0, has an infinite r and so no weight.
-    """
-    h = there - lams[0]
-    whole = -expm1(-h)  # h phi1(-h), and 1 where h is infinite
-    if len(lams) == 1:
-        return (whole,)
-    r0 = (lams[0] - lams[1]) / h
-    if len(lams) == 2:
-        slope = 0.5 * whole / r0
-        return whole + slope, -slope
-    r1 = (lams[1] - lams[2]) / h
-    line = h * phi2(-h)
-    bend = (r0 * line + 2.0 * h * phi3(-h)) / (r0 + r1)  # of D1_0 - D1_1
-    first, second = (line + bend) / r0, -bend / r1
-    return whole + first, second - first, -second
+    frame: Frame = field(default=X0Frame(), init=False, repr=False)
+    coordinate: Coordinate = field(default=Lam(), init=False, repr=False)
+    blend = BH2()
+    most = 3

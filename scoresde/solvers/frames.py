@@ -44,6 +44,10 @@ class Frame(ABC):
         """Return the level at u."""
 
     @abstractmethod
+    def rate(self, lam: Scalar, sde: SDE, data_std: float) -> Scalar:
+        """Return du/dlam where the half log-SNR is lam."""
+
+    @abstractmethod
     def coefficients(self, level: Level, sde: SDE, data_std: float) -> tuple[Scalar, Scalar]:
         """Return a and b of dy/du = a x0 + b eps."""
 
@@ -83,6 +87,10 @@ class TimeFrame(Frame):
     def level(self, variable: Scalar, sde: SDE, data_std: float) -> Level:
         return _at(variable, sde)
 
+    def rate(self, lam: Scalar, sde: SDE, data_std: float) -> Scalar:
+        t = sde.t_at(lam)
+        return -2.0 * sde.sigma(t) ** 2 / sde.g2(t)
+
     def coefficients(self, level: Level, sde: SDE, data_std: float) -> tuple[Scalar, Scalar]:
         return sde.dalpha(level.t), sde.dsigma(level.t)
 
@@ -105,6 +113,9 @@ class EpsFrame(Frame):
     def level(self, variable: Scalar, sde: SDE, data_std: float) -> Level:
         return _at(sde.t_at(-log(variable)), sde)
 
+    def rate(self, lam: Scalar, sde: SDE, data_std: float) -> Scalar:
+        return -exp(-lam)
+
     def coefficients(self, level: Level, sde: SDE, data_std: float) -> tuple[Scalar, Scalar]:
         return 0.0, 1.0
 
@@ -124,6 +135,9 @@ class X0Frame(Frame):
 
     def level(self, variable: Scalar, sde: SDE, data_std: float) -> Level:
         return _at(sde.t_at(log(variable)), sde)
+
+    def rate(self, lam: Scalar, sde: SDE, data_std: float) -> Scalar:
+        return exp(lam)
 
     def coefficients(self, level: Level, sde: SDE, data_std: float) -> tuple[Scalar, Scalar]:
         return 1.0, 0.0
@@ -145,6 +159,10 @@ class PolarFrame(Frame):
 
     def level(self, variable: Scalar, sde: SDE, data_std: float) -> Level:
         return _at(sde.t_at(-log(tan(variable)) - math.log(data_std)), sde)
+
+    def rate(self, lam: Scalar, sde: SDE, data_std: float) -> Scalar:
+        rise = data_std * exp(lam)
+        return -1.0 / (rise + 1.0 / rise)
 
     def coefficients(self, level: Level, sde: SDE, data_std: float) -> tuple[Scalar, Scalar]:
         phi = level.angle(data_std)
@@ -170,6 +188,10 @@ class LogFrame(Frame):
 
     def level(self, variable: Scalar, sde: SDE, data_std: float) -> Level:
         return self.frame.level(exp(variable), sde, data_std)
+
+    def rate(self, lam: Scalar, sde: SDE, data_std: float) -> Scalar:
+        at = self.frame.variable(sde.level_at(lam), data_std)
+        return self.frame.rate(lam, sde, data_std) / at
 
     def coefficients(self, level: Level, sde: SDE, data_std: float) -> tuple[Scalar, Scalar]:
         u = self.frame.variable(level, data_std)
