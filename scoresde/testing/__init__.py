@@ -8,7 +8,7 @@
 against exact solutions, and `OperationCounter` what it asks of the tensors.
 """
 
-from scoresde.testing.contract import check_solver
+from scoresde.testing.contract import SolverContract, check_solver
 from scoresde.testing.counting import OperationCounter, count_operations
 from scoresde.testing.laws import NotAffine, law, marginal, weak_error
 from scoresde.testing.orders import (
@@ -21,6 +21,8 @@ from scoresde.testing.orders import (
     measured_order,
 )
 from scoresde.testing.report import ContractError, Finding, Report
+from scoresde.testing.samplers import InjectedDraws, Sampler
+from scoresde.testing.strong import strong_convergence
 
 __all__ = [
     "PANEL",
