@@ -74,9 +74,7 @@ def hold(condition: bool, otherwise: str) -> None:
         raise ContractError(otherwise)
 
 
-def findings(
-    checks: Iterable[Callable[[Subject], str]], subject: Subject
-) -> tuple[Finding, ...]:
+def findings(checks: Iterable[Callable[[Subject], str]], subject: Subject) -> tuple[Finding, ...]:
     """Run every check, and return what came of each."""
     return tuple(finding(check, subject) for check in checks)
 

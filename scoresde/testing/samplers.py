@@ -107,8 +107,8 @@ class InjectedDraws(TorchDispatchMode):
             case "randn_like":
                 return self._draw(torch.empty_like(args[0], **named))
             case "normal_":
-                x, mean, std = (*args, *(0.0, 1.0)[len(args) - 1 :])
-                return x.copy_(mean + std * self._draw(x))
+                mean, std = (*args[1:], *(0.0, 1.0)[len(args) - 1 :])
+                return args[0].copy_(mean + std * self._draw(args[0]))
             case "normal":
                 mean, std = args[:2]
                 like = mean if isinstance(mean, Tensor) else std

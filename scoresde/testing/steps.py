@@ -29,8 +29,8 @@ def strong(subject: Subject) -> str:
     declared = solver_of(subject).strong_order
     curve = strong_convergence(solver_of(subject), (16, 32, 64, 128))
     slope = sum(curve.slopes) / max(len(curve.slopes), 1)
-    hold(declared is None or slope >= declared - SLACK, f"{declared} declared, measured {curve}")
-    return f"{'none' if declared is None else declared} declared, measured {slope:.2f}"
+    hold(declared is None or slope >= declared - SLACK, f"declared {declared}, measured {curve}")
+    return f"declared {'none' if declared is None else declared}, measured {slope:.2f}"
 
 
 def reads(subject: Subject) -> str:
@@ -57,7 +57,8 @@ def operations(subject: Subject) -> str:
     solver, most = solver_of(subject), 0.0
     for predicts in ("eps", "x0", "v"):
         field = Field(Denoiser(_Echo(), VPSDE(), predicts))
-        record, arguments = _full(solver, field, start())
+        record = RecordedNoise(_Same(start()))
+        arguments = _full(solver, field, record)
         calls, drawn = field.nfe, len(record.draws)
         counter = count_operations(lambda: solver.step(*arguments))  # noqa: B023
         calls, draws, used = field.nfe - calls, len(record.draws) - drawn, len(counter.operations)
@@ -74,8 +75,7 @@ def operations(subject: Subject) -> str:
 def compiles(subject: Subject) -> str:
     """A step compiles into one graph that does what the step does."""
     solver = solver_of(subject)
-    _, arguments = _full(solver, Field(Denoiser(_Echo(), VPSDE(), "v")), start())
-    arguments = (*arguments[:-1], _Same(start()))
+    arguments = _full(solver, Field(Denoiser(_Echo(), VPSDE(), "v")), _Same(start()))
     torch.compiler.reset()  # of what earlier checks compiled: there is a limit for each function
     compiled = torch.compile(solver.step, fullgraph=True, backend="eager", dynamic=False)
     with torch.no_grad():
@@ -217,9 +217,8 @@ def _walk(
         yield x, state
 
 
-def _full(solver: Solver, field: Field, x: Tensor) -> tuple[RecordedNoise, tuple[Any, ...]]:
-    """Return the arguments of a step with its history full, and the record of its noise."""
-    levels, source = DensityGrid().levels(VPSDE(), 10), InjectedNoise(repeat(start()))
-    *_, (x, state) = _walk(solver, field, x, source, levels[:-1])
-    record = RecordedNoise(source)
-    return record, (field, x, *levels[-2:], state, record)
+def _full(solver: Solver, field: Field, noise: Noise) -> tuple[Any, ...]:
+    """Return the arguments of a step with its history full."""
+    levels = DensityGrid().levels(VPSDE(), 10)
+    *_, (x, state) = _walk(solver, field, start(), noise, levels[:-1])
+    return field, x, *levels[-2:], state, noise

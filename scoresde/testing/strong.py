@@ -10,6 +10,7 @@ from itertools import pairwise
 import torch
 from torch import Tensor
 
+from scoresde.analytic import Gaussian
 from scoresde.grids import UniformGrid
 from scoresde.noise import Noise, SeededNoise
 from scoresde.sde import VPSDE
@@ -62,6 +63,7 @@ def walk(solver: Solver, steps: int | None) -> Tensor:
 @cache
 def _start() -> Tensor:
     # draws (256, D) of the data's own law at T
+    assert isinstance(PROBLEM.data, Gaussian)
     law = marginal(PROBLEM.data, PROBLEM.sde.level(PROBLEM.sde.T))
     like = torch.empty(PATHS, len(law.mean), dtype=torch.float64)
     return law.sample(SeededNoise(0).normal(like, 0.0), torch.zeros(PATHS, dtype=like.dtype))
@@ -85,7 +87,7 @@ class PathNoise(Noise):
     first: float
     last: float
     table: Tensor = field(default_factory=lambda: _table())
-    fresh: Noise = SeededNoise(0)
+    fresh: Noise = field(default_factory=lambda: SeededNoise(0))
 
     def normal(self, like: Tensor, *address: Scalar) -> Tensor:
         return self.fresh.normal(like, *address)
