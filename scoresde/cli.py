@@ -29,6 +29,7 @@ USAGE = """usage: scoresde COMMAND [--flag=value ...]
   --order=NUMBER        what a sampling loop is held to by check, which it cannot say itself;
   --evals=NUMBER        its network calls a step;
   --stochastic          that it draws noise
+  --operations=NUMBER   tensor operations that a solver may take for a network call; 6
 
   scoresde train --config=configs/vp_digits.py --workdir=runs/digits --config.optim.lr=1e-4
   scoresde sample --workdir=runs/digits --n=64 --config.sample.solver='DDIM(eta=1.0)'
@@ -182,6 +183,7 @@ def _check(words: list[str]) -> int:
     flags.DEFINE_integer("order", None, "of a loop", flag_values=values)
     flags.DEFINE_integer("evals", None, "of a loop", flag_values=values)
     flags.DEFINE_boolean("stochastic", None, "of a loop", flag_values=values)
+    flags.DEFINE_integer("operations", 6, "of a step", lower_bound=1, flag_values=values)
     try:
         targets = values(["scoresde", *words])[1:]
     except flags.Error as error:
@@ -190,7 +192,10 @@ def _check(words: list[str]) -> int:
         raise ValueError("name one thing to check, as package.module:Name")
     given = {key: values[key].value for key in ("order", "evals", "stochastic")}
     subject = _subject(targets[0], {key: v for key, v in given.items() if v is not None})
-    report = check_process(subject) if isinstance(subject, SDE) else check_solver(subject)
+    if isinstance(subject, SDE):
+        report = check_process(subject)
+    else:
+        report = check_solver(subject, operations=values.operations)
     print(report)
     return 1 if report.failed else 0
 

@@ -80,11 +80,12 @@ def findings(checks: Iterable[Callable[[Subject], str]], subject: Subject) -> tu
 
 
 def finding(check: Callable[[Subject], str], subject: Subject) -> Finding:
-    """Run a check, which returns what it measured or raises `ContractError`."""
+    """Run a check, which returns what it measured or raises `ContractError`, and say what came."""
     name = check.__name__
     try:
         return Finding(name, True, check(subject))
     except ContractError as broken:
         return Finding(name, False, str(broken))
     except Exception as error:  # whatever the subject does wrong, its report says so
-        return Finding(name, False, f"raised {type(error).__name__}: {error}")
+        what = textwrap.shorten(str(error), 400)  # a compiler's errors fill pages
+        return Finding(name, False, f"raised {type(error).__name__}: {what}")

@@ -110,8 +110,8 @@ class InjectedDraws(TorchDispatchMode):
                 mean, std = (*args[1:], *(0.0, 1.0)[len(args) - 1 :])
                 return args[0].copy_(mean + std * self._draw(args[0]))
             case "normal":
-                mean, std = args[:2]
-                like = mean if isinstance(mean, Tensor) else std
+                mean, std, *size = args
+                like = torch.empty(*size, **named) if size else mean + std
                 return mean + std * self._draw(like)
         raise NotImplementedError(f"{func}: only normals are injected; draw them from `noise`")
 
