@@ -75,21 +75,23 @@ def kernels(sde: SDE) -> str:
 
 
 def tensors(sde: SDE) -> str:
-    """Functions of time take floats and tensors to the same values, shapes and dtypes."""
+    """Functions of time, and t_at, take floats and tensors to the same values, shapes, dtypes."""
     t = _times(sde)[:: NODES // 8]
-    names = ("alpha", "sigma", "f", "g2", "g", "lam", "dalpha", "dsigma")
-    for name in names:
-        function = getattr(sde, name)
-        each = [function(u) for u in t.tolist()]
+    drift = (_of(sde.f, t) * _of(sde.sigma, t)).abs()
+    terms = {"lam": torch.ones_like(t), "dsigma": drift}  # what may cancel in a value
+    for name in ("alpha", "sigma", "f", "g2", "g", "lam", "dalpha", "dsigma", "t_at"):
+        function, argument = getattr(sde, name), _of(sde.lam, t) if name == "t_at" else t
+        each = [function(u) for u in argument.tolist()]
         hold(all(isinstance(v, float) for v in each), f"{name} of a float is no float")
-        for of, dtype in ((t[:, None], torch.float64), (t[:, None].float(), torch.float32)):
-            found = function(of)
+        for dtype in (torch.float32, torch.float64):
+            found = _of(function, argument[:, None].to(dtype))
             hold(
-                found.shape == of.shape and found.dtype == dtype,
-                f"{name} of {dtype} {tuple(of.shape)} is {found.dtype} {tuple(found.shape)}",
+                found.shape == (len(t), 1) and found.dtype == dtype,
+                f"{name} of {dtype} {(len(t), 1)} is {found.dtype} {tuple(found.shape)}",
             )
         exact = torch.tensor(each, dtype=torch.float64)
-        _equal(f"{name} of floats and of tensors", function(t), exact, exact.abs())
+        scale = exact.abs() + terms.get(name, 0.0)
+        _equal(f"{name} of floats and of tensors", _of(function, argument), exact, scale)
     return "floats and tensors agree; shape and dtype are kept"
 
 
