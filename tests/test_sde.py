@@ -54,8 +54,8 @@ def between(sde, share):
 
 
 @every_process
-def test_coefficients_solve_the_sde(name):
-    """And lam has an inverse, floats and tensors agree, perturb has one level a sample, ..."""
+def test_processes_of_any_parameters_keep_their_contract(name):
+    """The coefficients solve the SDE, lam has its inverse, floats and tensors agree, ..."""
 
     @settings(max_examples=20 if name == "gaussian" else 100)
     @given(strategies.processes(KINDS[name]))
