@@ -28,6 +28,19 @@ from scoresde.sde import (
     SubVPSDE,
 )
 
+__all__ = [
+    "gaussians",
+    "grids",
+    "levels",
+    "measurements",
+    "mixtures",
+    "normals",
+    "processes",
+    "rotations",
+    "seeds",
+    "times",
+]
+
 _BETAS = {"beta_min": st.floats(1e-3, 1.0), "beta_max": st.floats(1.0, 40.0)}
 
 _KINDS: dict[type[SDE], SearchStrategy[SDE]] = {
