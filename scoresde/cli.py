@@ -229,7 +229,7 @@ def _subject(target: str, declared: dict[str, Any]) -> Any:
             found = found()
         except TypeError as error:
             raise ValueError(f"{target}: {error}; name an instance instead") from None
-    takes = len(inspect.signature(found).parameters) if inspect.isfunction(found) else 0
+    takes = _parameters(found)
     if takes == 4:
         return Sampler(found, **declared)
     if not isinstance(found, Solver | SDE | Sampler) and takes != 1:
@@ -240,6 +240,10 @@ def _subject(target: str, declared: dict[str, Any]) -> Any:
     if declared:
         raise ValueError(f"--{next(iter(declared))}: {target} says that itself; leave it out")
     return found
+
+
+def _parameters(found: Any) -> int:
+    return len(inspect.signature(found).parameters) if inspect.isfunction(found) else 0
 
 
 if __name__ == "__main__":
