@@ -223,13 +223,8 @@ def _subject(target: str, declared: dict[str, Any]) -> Any:
         near = difflib.get_close_matches(name, dir(module), 1)
         hint = f"; did you mean {near[0]!r}?" if near else ""
         raise ValueError(f"{target}: no {name} in {place}{hint}")
-    found = getattr(module, name)
-    if isinstance(found, type) and issubclass(found, Solver | SDE):
-        try:
-            found = found()
-        except TypeError as error:
-            raise ValueError(f"{target}: {error}; name an instance instead") from None
-    takes = _parameters(found)
+    found = _instance(getattr(module, name), target)
+    takes = len(inspect.signature(found).parameters) if inspect.isfunction(found) else 0
     if takes == 4:
         return Sampler(found, **declared)
     if not isinstance(found, Solver | SDE | Sampler) and takes != 1:
@@ -242,8 +237,14 @@ def _subject(target: str, declared: dict[str, Any]) -> Any:
     return found
 
 
-def _parameters(found: Any) -> int:
-    return len(inspect.signature(found).parameters) if inspect.isfunction(found) else 0
+def _instance(found: Any, target: str) -> Any:
+    """Return an instance of a class that has one without arguments, and all else as it is."""
+    if not isinstance(found, type):
+        return found
+    try:
+        return found()
+    except TypeError as error:
+        raise ValueError(f"{target}: {error}; name an instance instead") from None
 
 
 if __name__ == "__main__":
