@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from dataclasses import dataclass
 
 import pytest
 import torch
@@ -11,7 +12,7 @@ from conftest import PROCESSES
 from solver_examples import EXAMPLES, SOLVERS, churns, concrete_solvers, couples, label
 
 import scoresde
-from scoresde import DDIM, AdamsPC, DormandPrince, Heun, Langevin
+from scoresde import DDIM, AdamsPC, DormandPrince, Heun, Langevin, Solver, Step
 from scoresde.testing import (
     ContractError,
     Finding,
@@ -81,6 +82,22 @@ def test_a_broken_contract_fails_by_the_name_of_the_check():
         Loop().test_order()
     Loop().test_batch()
     assert not any(name.startswith("test_") for name in dir(SolverContract))
+
+
+@dataclass(frozen=True)
+class Exact(Solver):
+    """Follows the closed form of the flow, where the data have one."""
+
+    order = 1
+    stochastic = False
+
+    def step(self, field, x, here, there, state, noise):
+        return Step(field.model.data.flow(x, here, there))
+
+
+def test_a_solver_without_errors_leaves_no_order_to_measure():
+    found = next(f for f in check_solver(Exact()).findings if f.check == "order")
+    assert (found.held, found.detail) == (True, "declared 1, measured exact, exact, exact")
 
 
 def test_a_report_without_failures_raises_nothing():

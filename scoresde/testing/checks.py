@@ -18,7 +18,7 @@ from scoresde.noise import InjectedNoise, RecordedNoise, SeededNoise
 from scoresde.sde import SDE, VESDE, VPSDE, RectifiedFlow
 from scoresde.solvers import Solver
 from scoresde.testing.laws import NotAffine
-from scoresde.testing.orders import ROUGH, Family, convergence
+from scoresde.testing.orders import ROUGH, Convergence, Family, convergence
 from scoresde.testing.report import ContractError, hold
 from scoresde.testing.samplers import Sampler, run
 
@@ -57,10 +57,11 @@ def order(subject: Subject) -> str:
     for sde, curve in found.items():
         hold(curve.errors[-1] < FARTHEST, f"converges to something else on {sde}: {curve}")
         hold(
-            declared is None or curve.order >= declared - SLACK or max(curve.errors) < EXACT,
+            declared is None or curve.order >= declared - SLACK or _is_exact(curve),
             f"declared {declared}, measured on {sde}: {curve}",
         )
-    measured = ", ".join(f"{curve.order:.2f}" for curve in found.values())
+    curves = found.values()
+    measured = ", ".join("exact" if _is_exact(c) else f"{c.order:.2f}" for c in curves)
     claim = "none" if declared is None else declared
     return f"declared {claim}, measured {measured}{' (weak)' * sampler.stochastic}"
 
@@ -200,6 +201,10 @@ def solve(
     """Run the subject, in four steps with one seed where nothing else is said."""
     how = {"steps": 4, "noise": SeededNoise(0)} | how
     return run(subject.sampler, model or curved(VPSDE()), start() if x is None else x, **how)
+
+
+def _is_exact(curve: Convergence) -> bool:
+    return max(curve.errors) < EXACT
 
 
 def _refuses(subject: Subject, sde: SDE) -> bool:
