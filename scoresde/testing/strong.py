@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field, replace
 from functools import cache
 from itertools import pairwise
 
@@ -12,7 +11,7 @@ from torch import Tensor
 
 from scoresde.analytic import Gaussian
 from scoresde.grids import UniformGrid
-from scoresde.noise import Noise, SeededNoise
+from scoresde.noise import BrownianNoise, SeededNoise
 from scoresde.sde import VPSDE
 from scoresde.solvers import Solver
 from scoresde.tensors import Scalar
@@ -77,37 +76,28 @@ def _table() -> Tensor:
     return torch.cat([torch.zeros_like(moves[:1]), moves.cumsum(0)]) * NODES**-0.5
 
 
-@dataclass(frozen=True)
-class PathNoise(Noise):
-    """256 Brownian paths as a table over [first, last], straight between its nodes.
+class PathNoise(BrownianNoise):
+    """256 Brownian paths as a table over a span of the clock: an increment is a lookup."""
 
-    What `BrownianNoise` is, for one batch: an increment is a lookup.
-    """
-
-    first: float
-    last: float
-    table: Tensor = field(default_factory=lambda: _table())
-    fresh: Noise = field(default_factory=lambda: SeededNoise(0))
-
-    def normal(self, like: Tensor, *address: Scalar) -> Tensor:
-        return self.fresh.normal(like, *address)
+    def __init__(self, start: float, stop: float, table: Tensor | None = None) -> None:
+        super().__init__(0, start, stop, resolution=1.0 / NODES)
+        self._table = _table() if table is None else table
 
     def increment(self, like: Tensor, start: Scalar, stop: Scalar) -> Tensor:
-        length = abs(stop - start) / (self.last - self.first)
+        length = abs(stop - start) / (self.stop - self.start)
         return (self._at(stop) - self._at(start)) * (length + 1e-300) ** -0.5
 
-    def fold(self, key: int) -> Noise:
-        return self.fresh.fold(key)
-
-    def rows(self, index: Tensor) -> Noise:
-        return replace(self, table=self.table[:, index], fresh=self.fresh.rows(index))
+    def rows(self, index: Tensor) -> PathNoise:
+        chosen = PathNoise(self.start, self.stop, self._table[:, index])
+        chosen._keys = self._keys.rows(index)
+        return chosen
 
     def _at(self, clock: Scalar) -> Tensor:
-        node = (clock - self.first) / (self.last - self.first) * NODES
+        node = (clock - self.start) / (self.stop - self.start) * NODES
         if isinstance(node, Tensor):
             below = node.floor().clamp(0, NODES - 1)
             k, each = below.flatten().long(), torch.arange(len(below))
-            low, high = self.table[k, each], self.table[k + 1, each]
+            low, high = self._table[k, each], self._table[k + 1, each]
             return low + (node - below).reshape(-1, 1) * (high - low)
         k = min(max(int(node), 0), NODES - 1)
-        return self.table[k] + (node - k) * (self.table[k + 1] - self.table[k])
+        return self._table[k] + (node - k) * (self._table[k + 1] - self._table[k])
