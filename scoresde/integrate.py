@@ -15,7 +15,7 @@ from scoresde.denoiser import Field
 from scoresde.errors import NonFiniteState
 from scoresde.grids import DensityGrid, Grid
 from scoresde.noise import Noise
-from scoresde.sde import CLEAN, SDE, Level
+from scoresde.sde import CLEAN, Level
 from scoresde.solvers import AdaptiveSolver, Corrector, Solver
 
 Callback = Callable[[int, Level, Tensor], None]
@@ -83,21 +83,17 @@ def integrate(
         levels = (start, stop, CLEAN) if denoise else (start, stop)
         return Solution(x, calls, levels, solver, seed)
     count = count_steps(solver, steps, nfe, denoise)
-    levels = levels_of(sde, grid, count, denoise)[:: -1 if encode else 1]
+    grid = grid or DensityGrid()
+    if denoise:
+        # one step is T to the data in one go: a grid needs two
+        above = grid.levels(sde, count - 1) if count > 1 else (sde.level(sde.T),)
+        levels = (*above, CLEAN)
+    else:
+        levels = grid.levels(sde, count)[:: -1 if encode else 1]
     path = _fixed(field, x, solver, noise, levels, callback, progress, keep=trajectory)
     calls = torch.full((len(x),), field.nfe, device=x.device)
     states = torch.stack(path) if trajectory else None
     return Solution(path[-1], calls, levels, solver, seed, states)
-
-
-def levels_of(sde: SDE, grid: Grid | None, steps: int, denoise: bool) -> tuple[Level, ...]:
-    """Return the levels of a solve of `steps` steps, the last to sigma = 0 or not."""
-    grid = grid or DensityGrid()
-    if not denoise:
-        return grid.levels(sde, steps)
-    # one step is T to the data in one go: a grid needs two
-    above = grid.levels(sde, steps - 1) if steps > 1 else (sde.level(sde.T),)
-    return (*above, CLEAN)
 
 
 def count_steps(solver: Solver, steps: int | None, nfe: int | None, denoise: bool) -> int:

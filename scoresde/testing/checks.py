@@ -18,7 +18,7 @@ from scoresde.noise import InjectedNoise, RecordedNoise, SeededNoise
 from scoresde.sde import SDE, VESDE, VPSDE, RectifiedFlow
 from scoresde.solvers import Solver
 from scoresde.testing.laws import NotAffine
-from scoresde.testing.orders import ROUGH, Convergence, Family, convergence
+from scoresde.testing.orders import ROUGH, Convergence, Family, Problem, convergence
 from scoresde.testing.report import ContractError, hold
 from scoresde.testing.samplers import Sampler, run
 
@@ -36,22 +36,21 @@ class Subject:
         given: a member of the family.
         sampler: that member on fixed grids.
         operations: tensor operations that a step may take for each network call.
+        steps: numbers of steps that the order is measured on.
     """
 
     family: Family
     given: Solver | Sampler
     sampler: Solver | Sampler
-    operations: int = 6
+    operations: int
+    steps: tuple[int, ...]
 
 
 def order(subject: Subject) -> str:
     """The error falls at the declared order, and towards the exact solution."""
     sampler, declared = subject.sampler, subject.sampler.order
-    by_steps = isinstance(sampler, Solver) and not sampler.stochastic
-    coarse = (16, 32, 64, 128) if declared is None or declared < 6 else (4, 8, 16, 32)
-    how = {"steps": coarse, "exact_start": by_steps}
     try:
-        found = {p.sde: convergence(subject.family, p, **how) for p in ROUGH}
+        found = {problem.sde: _curve(subject, problem) for problem in ROUGH}
     except NotAffine:
         return "not measured: not affine in its start and its draws"
     for sde, curve in found.items():
@@ -153,10 +152,10 @@ def precision(subject: Subject) -> str:
     times = LogSNRGrid().times(VPSDE(), 4)
     ends = []
     for k in range(8):
-        # well inside [0, T], where clamps to the ends are out of the way
-        grid = FixedGrid(tuple(t * (0.8 - 3e-7 * k) for t in times))
-        how = {"grid": grid, "denoise": False, "noise": InjectedNoise(repeat(start()))}
-        ends.append(solve(subject, x=start().double(), **how)[0])
+        moved = tuple(t * (1.0 - 3e-7 * k) for t in times)
+        model = curved(VPSDE(T=moved[0], t_min=moved[-1]))
+        how = {"grid": FixedGrid(moved), "denoise": False, "noise": InjectedNoise(repeat(start()))}
+        ends.append(solve(subject, model, x=start().double(), **how)[0])
     path = torch.stack(ends)
     # curvature leaves 1e-12 or so; one scalar rounded to float32 leaves 1e-8
     rough = float(path.diff(n=2, dim=0).abs().max() / path.abs().max())
@@ -201,6 +200,18 @@ def solve(
     """Run the subject, in four steps with one seed where nothing else is said."""
     how = {"steps": 4, "noise": SeededNoise(0)} | how
     return run(subject.sampler, model or curved(VPSDE()), start() if x is None else x, **how)
+
+
+def _curve(subject: Subject, problem: Problem) -> Convergence:
+    """Return the errors on grids fine enough to show the declared order, if any are."""
+    sampler, declared = subject.sampler, subject.sampler.order
+    by_steps = isinstance(sampler, Solver) and not sampler.stochastic
+    curve = convergence(subject.family, problem, subject.steps, exact_start=by_steps)
+    if declared is None or curve.order >= declared - SLACK or _is_exact(curve):
+        return curve
+    # an error that changes its sign on the way to 0 has its slope on finer grids only
+    finer = convergence(subject.family, problem, (256, 512), exact_start=by_steps)
+    return finer if finer.order >= declared - SLACK else curve
 
 
 def _is_exact(curve: Convergence) -> bool:
