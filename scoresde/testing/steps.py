@@ -16,7 +16,7 @@ from scoresde.denoiser import Denoiser, Field
 from scoresde.grids import DensityGrid
 from scoresde.noise import InjectedNoise, Noise, RecordedNoise, SeededNoise
 from scoresde.sde import VPSDE, Level
-from scoresde.solvers import Solver
+from scoresde.solvers import AdaptiveSolver, Solver
 from scoresde.testing.checks import SLACK, Curve, Subject, curved, solve, start
 from scoresde.testing.counting import count_operations
 from scoresde.testing.orders import PANEL
@@ -156,13 +156,14 @@ def gradients(subject: Subject) -> str:
 def tolerance(subject: Subject) -> str:
     """The error of an adaptive solve follows its tolerances."""
     solver = subject.given
+    assert isinstance(solver, AdaptiveSolver)
     if solver.stochastic:
         return _tolerance_on_paths(subject)
     # a method of low order takes thousands of steps to a tight tolerance
     tolerances = (1e-3, 1e-4, 1e-5) if solver.order < 3 else (1e-4, 1e-6, 1e-8)
     errors = []
     for tol in tolerances:
-        error = PANEL[1].error(replace(solver, rtol=tol, atol=tol))  # type: ignore[type-var]
+        error = PANEL[1].error(replace(solver, rtol=tol, atol=tol))
         hold(error < 20.0 * tol, f"error {error:.1e} at a tolerance of {tol:g}")
         errors.append(error)
     hold(errors[0] > errors[1] > errors[2], f"errors {errors} do not fall with the tolerance")
