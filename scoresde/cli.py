@@ -1,7 +1,10 @@
-"""The command line: `scoresde demo | train | sample | likelihood`."""
+"""The command line: `scoresde demo | train | sample | likelihood | check`."""
 
 from __future__ import annotations
 
+import difflib
+import importlib
+import inspect
 import json
 import os
 import runpy
@@ -16,20 +19,29 @@ USAGE = """usage: scoresde COMMAND [--flag=value ...]
   train        train the run of a configuration, or go on where it stopped
   sample       draw from a trained run, into samples.npz and samples.png
   likelihood   bits/dim of a trained run on its test data, into likelihood.json and .npz
+  check        hold a solver, a process or a sampling loop to its contract: its orders, laws, ...
 
   --config=FILE         configuration of train and demo, such as configs/vp_digits.py
   --config.KEY=VALUE    a setting in place of the configuration's
   --workdir=FOLDER      where the run is kept
   --n=NUMBER            how many samples to draw, or test samples to measure
   --seed=NUMBER         of sampling and of trace probes
+  --order=NUMBER        what a sampling loop is held to by check, which it cannot say itself;
+  --evals=NUMBER        its network calls a step;
+  --stochastic          that it draws noise
+  --operations=NUMBER   tensor operations that a solver may take for a network call; 6
 
   scoresde train --config=configs/vp_digits.py --workdir=runs/digits --config.optim.lr=1e-4
   scoresde sample --workdir=runs/digits --n=64 --config.sample.solver='DDIM(eta=1.0)'
+  scoresde check mypackage.solvers:MySolver
 """
 
 
 def main() -> int:
-    """Run the command of `sys.argv`; return the exit status: 0, or 2 for an error in its words."""
+    """Run the command of `sys.argv`; return the exit status.
+
+    0; 1 for a check that fails; 2 for an error in the words or in what they name.
+    """
     commands: dict[str, Callable[[Any], None]] = {
         "demo": _demo,
         "train": _train,
@@ -40,10 +52,13 @@ def main() -> int:
     if not words or words[0] in ("help", "--help", "-h"):
         print(USAGE, end="")
         return 0 if words else 2
-    if words[0] not in commands:
-        print(f"scoresde: no command {words[0]!r}; one of {', '.join(commands)}", file=sys.stderr)
+    if words[0] not in (*commands, "check"):
+        known = ", ".join((*commands, "check"))
+        print(f"scoresde: no command {words[0]!r}; one of {known}", file=sys.stderr)
         return 2
     try:
+        if words[0] == "check":
+            return _check(words[1:])
         commands[words[0]](_flags(words[0], words[1:]))
     # what a user can mend: arguments and data, files, missing extras; and failed solves and runs
     except (ValueError, OSError, ImportError, RuntimeError) as error:
@@ -156,6 +171,80 @@ def _likelihood(flags: Any) -> None:
     text = json.dumps(summary, indent=2)
     (folder / "likelihood.json").write_text(text + os.linesep)
     print(text)
+
+
+def _check(words: list[str]) -> int:
+    from absl import flags
+
+    from scoresde.sde import SDE
+    from scoresde.testing import check_process, check_solver
+
+    values = flags.FlagValues()
+    flags.DEFINE_integer("order", None, "of a loop", flag_values=values)
+    flags.DEFINE_integer("evals", None, "of a loop", flag_values=values)
+    flags.DEFINE_boolean("stochastic", None, "of a loop", flag_values=values)
+    flags.DEFINE_integer("operations", 6, "of a step", lower_bound=1, flag_values=values)
+    try:
+        targets = values(["scoresde", *words])[1:]
+    except flags.Error as error:
+        raise ValueError(str(error)) from None
+    if len(targets) != 1:
+        raise ValueError("name one thing to check, as package.module:Name")
+    given = {key: values[key].value for key in ("order", "evals", "stochastic")}
+    subject = _subject(targets[0], {key: v for key, v in given.items() if v is not None})
+    if isinstance(subject, SDE):
+        report = check_process(subject)
+    else:
+        report = check_solver(subject, operations=values.operations)
+    print(report)
+    return 1 if report.failed else 0
+
+
+def _subject(target: str, declared: dict[str, Any]) -> Any:
+    """Return what package.module:Name names, as something that can be checked.
+
+    Raises:
+        ValueError: a target that names nothing, or nothing that can be checked; flags that say of
+            a loop what a solver or a process says itself.
+    """
+    from scoresde.sde import SDE
+    from scoresde.solvers import Solver
+    from scoresde.testing import Sampler
+
+    place, _, name = target.partition(":")
+    if not (place and name):
+        raise ValueError(f"{target}: write package.module:Name, such as scoresde:DDIM")
+    sys.path.insert(0, os.getcwd())  # modules beside the user are found, as by `python -m`
+    try:
+        module = importlib.import_module(place)
+    except ImportError as error:
+        raise ImportError(f"{target}: {error}") from error
+    if not hasattr(module, name):
+        near = difflib.get_close_matches(name, dir(module), 1)
+        hint = f"; did you mean {near[0]!r}?" if near else ""
+        raise ValueError(f"{target}: no {name} in {place}{hint}")
+    found = _instance(getattr(module, name), target)
+    takes = len(inspect.signature(found).parameters) if inspect.isfunction(found) else 0
+    if takes == 4:
+        return Sampler(found, **declared)
+    if not isinstance(found, Solver | SDE | Sampler) and takes != 1:
+        raise ValueError(
+            f"{target}: {found!r:.60} is no solver, no process, no function of "
+            f"(field, x, levels, noise), and none from the number of steps to a solver"
+        )
+    if declared:
+        raise ValueError(f"--{next(iter(declared))}: {target} says that itself; leave it out")
+    return found
+
+
+def _instance(found: Any, target: str) -> Any:
+    """Return an instance of a class that has one without arguments, and all else as it is."""
+    if not isinstance(found, type):
+        return found
+    try:
+        return found()
+    except TypeError as error:
+        raise ValueError(f"{target}: {error}; name an instance instead") from None
 
 
 if __name__ == "__main__":

@@ -115,3 +115,78 @@ def test_another_configuration_leaves_the_run_as_it_is(scoresde, tmp_path):
     assert "MLP(hidden=8, depth=1)" in err
     assert "MLP(hidden=16, depth=1)" in err
     assert (tmp_path / "config.json").read_text() == before
+
+
+MINE = """
+import scoresde
+
+class Mine(scoresde.VPSDE):
+    def __init__(self, rate): ...
+
+def ddim(field, x, levels, noise):
+    for here, there in zip(levels[:-1], levels[1:]):
+        x = field(x, here).combine(x0=there.alpha, eps=there.sigma)
+    return x
+
+def churned(steps):
+    return scoresde.Heun(churn=1.0 / steps)
+
+solver = scoresde.DDIM()
+number = 3
+"""
+
+
+@pytest.fixture
+def mine(tmp_path, monkeypatch):
+    """A module of the user's own, in the folder where the command is given."""
+    (tmp_path / "mine_of_a_user.py").write_text(MINE)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "path", [*sys.path])
+    monkeypatch.delitem(sys.modules, "mine_of_a_user", raising=False)
+    return "mine_of_a_user"
+
+
+@pytest.mark.parametrize(
+    ("words", "status", "line"),
+    [
+        (["scoresde:DDIM"], 0, "ok    order        declared 1"),
+        (["scoresde:AdamsPC", "--operations=12"], 0, "ok    operations   10 at most"),
+        (["scoresde:AdamsPC"], 1, "FAIL  operations"),
+        (["scoresde:VPSDE"], 0, "ok    coefficients"),
+        (["mine_of_a_user:solver"], 0, "ok    order        declared 1"),
+        (["mine_of_a_user:churned"], 0, "ok    order        declared 2"),
+        (["mine_of_a_user:ddim"], 0, "ok    order        declared none"),
+        (["mine_of_a_user:ddim", "--order=1", "--evals=1"], 0, "ok    evals        1 a step"),
+        (["mine_of_a_user:ddim", "--order=2"], 1, "FAIL  order        declared 2"),
+        (["mine_of_a_user:ddim", "--stochastic"], 1, "FAIL  stochastic"),
+    ],
+)
+def test_check_prints_a_report_and_says_whether_it_holds(scoresde, mine, words, status, line):
+    found, out, err = scoresde("check", *words)
+    assert (found, err) == (status, "")
+    assert line in out
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        ([], "name one thing to check, as package.module:Name"),
+        (["scoresde:DDIM", "scoresde:Heun"], "name one thing"),
+        (["DDIM"], "DDIM: write package.module:Name"),
+        (["nowhere:DDIM"], "nowhere:DDIM: No module named 'nowhere'"),
+        (["scoresde:DDIMM"], "no DDIMM in scoresde; did you mean 'DDIM'"),
+        (["scoresde:sample"], "is no solver, no process"),
+        (["scoresde:Langevin"], "check it in a PredictorCorrector"),
+        (["scoresde:GaussianSDE"], "name an instance instead"),
+        (["mine_of_a_user:number"], "3 is no solver"),
+        (["mine_of_a_user:Mine"], "name an instance instead"),
+        (["scoresde:DDIM", "--order=1"], "--order: scoresde:DDIM says that itself"),
+        (["scoresde:DDIM", "--order=one"], "order"),
+        (["scoresde:DDIM", "--odrer=1"], "Did you mean: order"),
+    ],
+)
+def test_check_tells_mistakes_in_a_line(scoresde, mine, words, message):
+    status, out, err = scoresde("check", *words)
+    assert (status, out) == (2, "")
+    assert message in err
+    assert "Traceback" not in err

@@ -1,12 +1,14 @@
-"""Every solver keeps the contract, and the contract catches solvers that do not."""
+"""Every solver and every process keeps its contract; and how the contracts are asked for."""
 
 from __future__ import annotations
 
-import math
+import subprocess
+import sys
 from dataclasses import dataclass
 
 import pytest
 import torch
+from conftest import PROCESSES
 from solver_examples import EXAMPLES, SOLVERS, churns, concrete_solvers, couples, label
 
 import scoresde
@@ -19,19 +21,26 @@ from scoresde import (
     DormandPrince,
     DormandPrince853,
     DPMSolverFast,
-    DPMSolverPP,
-    Euler,
     ExponentialAdams,
     Heun,
     Langevin,
+    Solver,
     Step,
     Tsitouras,
     UniC,
     UniP,
     UniPC,
 )
-from scoresde.tensors import lincomb
-from scoresde.testing import ContractError, OperationCounter, check_solver, count_operations
+from scoresde.testing import (
+    ContractError,
+    Finding,
+    OperationCounter,
+    Sampler,
+    SolverContract,
+    check_process,
+    check_solver,
+    count_operations,
+)
 
 # the loop hands these a history, or several stages, to combine
 OPERATIONS = {AdamsPC: 12, UniC: 12, UniPC: 12, DormandPrince: 7, Tsitouras: 7, DormandPrince853: 9}
@@ -60,155 +69,61 @@ def test_solver_keeps_its_contract(solver):
     assert [f.check for f in report.failed] == ["batch"] * couples(solver), str(report)
 
 
+@pytest.mark.parametrize("name", PROCESSES)
+def test_process_keeps_its_contract(name):
+    check_process(PROCESSES[name]).raise_if_failed()
+
+
+class TestDDIM(SolverContract):
+    solver = DDIM()
+
+
+def churned(n):
+    return Heun(churn=1.0 / n)
+
+
+class Adaptive(SolverContract):
+    solver = DormandPrince()
+
+
+class Family(SolverContract):
+    """A function from the number of steps to a solver stays a function."""
+
+    solver = churned
+
+
+class Loop(SolverContract):
+    solver = Sampler(lambda field, x, levels, noise: x, order=1)
+
+
+@pytest.mark.parametrize("contract", [TestDDIM, Adaptive, Family, Loop])
+def test_a_contract_has_a_test_for_each_check_that_applies(contract):
+    report = check_solver(vars(contract)["solver"])
+    tests = {name for name in dir(contract) if name.startswith("test_")}
+    assert tests == {f"test_{found.check}" for found in report.findings}
+
+
+def test_a_broken_contract_fails_by_the_name_of_the_check():
+    with pytest.raises(ContractError, match=r"breaks:\n  FAIL  order .*converges to something"):
+        Loop().test_order()
+    Loop().test_batch()
+    assert not any(name.startswith("test_") for name in dir(SolverContract))
+
+
 @dataclass(frozen=True)
-class Drifting(Euler):
-    """Converges at order 1, but to the flow of another time span."""
+class Exact(Solver):
+    """Follows the closed form of the flow, where the data have one."""
 
-    def step(self, field, x, here, there, state, noise):
-        dt = 1.3 * (there.t - here.t)
-        return Step(lincomb((1.0, x), (dt, field(x, here).velocity)))
-
-
-@dataclass(frozen=True)
-class Boastful(Heun):
-    order = 3
-
-
-@dataclass(frozen=True)
-class Even(DPMSolverPP):
-    """Takes the last step for as long as this one, and says it is no worse for that."""
-
-    def step(self, field, x, here, there, state, noise):
-        if state:
-            (_, term), *older = state
-            state = ((2.0 * here.lam - there.lam, term), *older)
-        return super().step(field, x, here, there, state, noise)
-
-
-@dataclass(frozen=True)
-class Wasteful(Euler):
-    def step(self, field, x, here, there, state, noise):
-        field(x, here)
-        return super().step(field, x, here, there, state, noise)
-
-
-@dataclass(frozen=True)
-class Secretive(DDIM):
+    order = 1
     stochastic = False
 
     def step(self, field, x, here, there, state, noise):
-        step = super().step(field, x, here, there, state, noise)
-        return Step(step.x + 0.01 * noise.normal(x, here.t))
+        return Step(field.model.data.flow(x, here, there))
 
 
-@dataclass(frozen=True)
-class GlobalNoise(Euler):
-    stochastic = True
-
-    def step(self, field, x, here, there, state, noise):
-        return Step(super().step(field, x, here, there, state, noise).x + torch.randn_like(x))
-
-
-@dataclass(frozen=True)
-class TwoStepsAtLeast(Euler):
-    def finish(self, field, x, here, state, noise):
-        return Step(field(x, here).x0 / state)
-
-    def step(self, field, x, here, there, state, noise):
-        return Step(super().step(field, x, here, there, state, noise).x, 1.0)
-
-
-@dataclass(frozen=True)
-class Blind(Euler):
-    """Loses its way where alpha is 0."""
-
-    def step(self, field, x, here, there, state, noise):
-        step = super().step(field, x, here, there, state, noise)
-        return Step(step.x if here.alpha > 0.0 else step.x * math.nan)
-
-
-@dataclass(frozen=True)
-class Promoting(Euler):
-    def step(self, field, x, here, there, state, noise):
-        return super().step(field, x.double(), here, there, state, noise)
-
-
-@dataclass(frozen=True)
-class Overwriting(Euler):
-    def step(self, field, x, here, there, state, noise):
-        return Step(x.add_(field(x, here).velocity, alpha=there.t - here.t))
-
-
-@dataclass(frozen=True)
-class Coupled(Euler):
-    def step(self, field, x, here, there, state, noise):
-        step = super().step(field, x, here, there, state, noise)
-        return Step(step.x + 1e-3 * (there.t - here.t) * x.mean(0, keepdim=True))
-
-
-@dataclass(frozen=True)
-class Reading(Euler):
-    def step(self, field, x, here, there, state, noise):
-        size = 1.0 if x.abs().max() < 1e6 else 0.5
-        return Step(super().step(field, x, here, there, state, noise).x * size)
-
-
-@dataclass(frozen=True)
-class Heavy(Euler):
-    def step(self, field, x, here, there, state, noise):
-        step = super().step(field, x, here, there, state, noise)
-        return Step(step.x + 0.0 * x.sin().cos().tanh())
-
-
-@dataclass(frozen=True)
-class Remembering(Euler):
-    """Adds the last velocity, kept on itself: two solves at once take each other's."""
-
-    def step(self, field, x, here, there, state, noise):
-        last = self.__dict__.get("last", 0.0)
-        object.__setattr__(self, "last", field(x, here).velocity)
-        return Step(x + (there.t - here.t) * 0.5 * (self.last + last))
-
-
-class Undecorated(Euler):
-    pass
-
-
-@dataclass(frozen=True)
-class Detached(Euler):
-    def step(self, field, x, here, there, state, noise):
-        dt = there.t - here.t
-        return Step(lincomb((1.0, x), (dt, field(x, here).velocity.detach())))
-
-
-@pytest.mark.parametrize(
-    ("solver", "broken"),
-    [
-        (Drifting(), "order"),
-        (Boastful(), "order"),
-        (Even(), "order"),
-        (Wasteful(), "evals"),
-        (Secretive(), "stochastic"),
-        (GlobalNoise(), "stochastic"),
-        (TwoStepsAtLeast(), "grids"),
-        (Blind(), "grids"),
-        (Promoting(), "kind"),
-        (Overwriting(), "kind"),
-        (Coupled(), "batch"),
-        (Reading(), "reads"),
-        (Heavy(), "operations"),
-        (Remembering(), "stateless"),
-        (Undecorated(), "stateless"),
-        (Detached(), "gradients"),
-    ],
-    ids=label,
-)
-def test_contract_names_what_a_solver_breaks(solver, broken):
-    report = check_solver(solver)
-    assert broken in [f.check for f in report.failed], str(report)
-    with pytest.raises(ContractError, match=broken):
-        report.raise_if_failed()
-    assert f"FAIL  {broken}" in str(report)
+def test_a_solver_without_errors_leaves_no_order_to_measure():
+    found = next(f for f in check_solver(Exact()).findings if f.check == "order")
+    assert (found.held, found.detail) == (True, "declared 1, measured exact, exact, exact")
 
 
 def test_a_report_without_failures_raises_nothing():
@@ -218,9 +133,21 @@ def test_a_report_without_failures_raises_nothing():
     assert str(report).startswith("DDIM(eta=0.0)\n  ok    order")
 
 
+def test_a_long_finding_is_folded():
+    text = str(Finding("order", False, "declared 2, measured 1: " + "on and " * 30))
+    assert max(map(len, text.splitlines())) <= 100
+    assert text.splitlines()[1].startswith(" " * 21 + "on")
+
+
 def test_a_corrector_is_refused():
     with pytest.raises(ValueError, match=r"solver=Langevin.*PredictorCorrector"):
         check_solver(Langevin())
+
+
+def test_the_kit_asks_for_no_test_framework():
+    code = "import sys, scoresde.testing; print({'pytest', 'hypothesis'} & set(sys.modules))"
+    found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert found.stdout.strip() == "set()"
 
 
 def test_counter_counts_operations_but_no_views():

@@ -32,7 +32,16 @@ from scoresde import (
     UniformGrid,
 )
 from scoresde.tensors import lincomb
-from scoresde.testing import PANEL, NotAffine, convergence, law, marginal, weak_error
+from scoresde.testing import (
+    PANEL,
+    NotAffine,
+    convergence,
+    law,
+    marginal,
+    strong_convergence,
+    weak_error,
+)
+from scoresde.testing.strong import PathNoise
 
 MEAN, VARIANCE = 0.7, 0.3  # of the scalar data
 
@@ -121,7 +130,6 @@ RECURSIONS = [
     "sde", [VPSDE(), SubVPSDE(), VESDE(0.01, 10.0)], ids=lambda s: type(s).__name__
 )
 def test_law_is_the_affine_recursion(solver, recursion, sde):
-    model = DATA.denoiser(sde)
     for steps in (1, 2, 3, 7, 16, 50):
         levels = UniformGrid().levels(sde, steps)
         start = marginal(DATA, levels[0])
@@ -129,17 +137,14 @@ def test_law_is_the_affine_recursion(solver, recursion, sde):
         for here, there in pairwise(levels):
             for slope, shift, std in recursion(sde, here, there):
                 mean, variance = slope * mean + shift, slope**2 * variance + std**2
-        how = {"solver": solver, "grid": UniformGrid(), "steps": steps}
-        found = law(model, start, denoise=False, **how)
+        found = law(solver, sde, DATA, UniformGrid(), steps=steps, denoise=False)
         assert math.isclose(float(found.mean), mean, rel_tol=1e-10, abs_tol=1e-12)
         assert math.isclose(float(found.covariance), variance, rel_tol=1e-10)
 
 
 def test_a_thousand_euler_maruyama_steps_reach_the_variance_within_half_a_percent():
     sde = VPSDE()
-    start = marginal(DATA, sde.level(sde.T))
-    how = {"solver": EulerMaruyama(), "grid": UniformGrid(), "steps": 1000, "denoise": False}
-    found = law(DATA.denoiser(sde), start, **how)
+    found = law(EulerMaruyama(), sde, DATA, UniformGrid(), steps=1000, denoise=False)
     exact = marginal(DATA, sde.level(sde.t_min))
     assert abs(float(found.covariance / exact.covariance) - 1.0) < 0.005
 
@@ -160,8 +165,7 @@ class ExactReverse(Solver):
 @pytest.mark.parametrize("steps", [1, 2, 9])
 def test_the_exact_reverse_kernel_has_the_exact_law_in_any_number_of_steps(steps):
     sde = VPSDE()
-    start = marginal(DATA, sde.level(sde.T))
-    found = law(DATA.denoiser(sde), start, solver=ExactReverse(), steps=steps, denoise=False)
+    found = law(ExactReverse(), sde, DATA, steps=steps, denoise=False)
     assert weak_error(found, marginal(DATA, sde.level(sde.t_min))) < 1e-12
 
 
@@ -171,10 +175,10 @@ def test_law_agrees_with_samples_in_several_dimensions(denoise):
     data = Gaussian(torch.tensor([0.5, -1.0, 0.2], dtype=torch.float64), spread(1.0, 0.3, 0.05))
     sde, n = VPSDE(), 20_000
     start = marginal(data, sde.level(sde.T))
-    how = {"solver": EulerMaruyama(), "steps": 12, "denoise": denoise}
-    found = law(data.denoiser(sde), start, **how)
+    how = {"steps": 12, "denoise": denoise}
+    found = law(EulerMaruyama(), sde, data, **how)
     x = start.sample(normal(n, 3), torch.zeros(n, dtype=torch.float64))
-    x = sd.sample(data.denoiser(sde), x=x, seed=5, **how)
+    x = sd.sample(data.denoiser(sde), x=x, solver=EulerMaruyama(), seed=5, **how)
     v = found.covariance.diagonal()
     assert float(((x.mean(0) - found.mean) / (v / n).sqrt()).abs().max()) < 5.03
     spread_of = ((v[:, None] * v + found.covariance**2) / n).sqrt()
@@ -229,11 +233,10 @@ def test_error_of_predictor_corrector_falls_linearly_with_the_correctors_step():
     # many corrections on a fine grid: the marginal's error is that of the corrector, e / 2V
     sde = VPSDE(t_min=0.3)
     exact = marginal(DATA, sde.level(sde.t_min))
-    start = marginal(DATA, sde.level(sde.T))
     errors = []
     for snr in (0.1, 0.1 * math.sqrt(2.0), 0.2):
         solver = PredictorCorrector(DDIM(1.0), AnnealedLangevin(snr), corrections=100)
-        found = law(DATA.denoiser(sde), start, solver=solver, steps=12, denoise=False)
+        found = law(solver, sde, DATA, steps=12, denoise=False)
         errors.append(weak_error(found, exact))
     e = 2.0 * (0.2 * sde.level(sde.t_min).sigma) ** 2
     v = float(exact.covariance)
@@ -259,22 +262,36 @@ def test_stationary_variance_of_langevin(batch_mean_norms, tilt):
 @pytest.mark.parametrize("batch_mean_norms", [False, True])
 def test_law_refuses_what_is_not_affine(batch_mean_norms):
     solver = PredictorCorrector(corrector=Langevin(0.16, batch_mean_norms))
-    sde = VPSDE()
-    with pytest.raises(NotAffine, match=r"solver=PredictorCorrector"):
-        law(DATA.denoiser(sde), marginal(DATA, sde.level(sde.T)), solver=solver, steps=4)
+    with pytest.raises(NotAffine, match=r"sampler=PredictorCorrector"):
+        law(solver, VPSDE(), DATA, steps=4)
 
 
-@pytest.mark.parametrize("solver", [EulerMaruyama(), DDIM(1.0), ReverseDiffusion()], ids=label)
+@pytest.mark.parametrize("solver", WEAK, ids=label)
 def test_strong_order_is_one_on_a_shared_brownian_path(solver):
-    sde, paths = VPSDE(T=0.5, t_min=0.1), 32
-    data = Gaussian(torch.zeros(2, dtype=torch.float64), spread(1.5, 0.2))
-    span = sorted(float(solver.clock(sde.level(t))) for t in (sde.t_min, sde.T))
-    noise, x = BrownianNoise(3, *span, resolution=2**-16), normal(paths, 2)
-    how = {"solver": solver, "grid": UniformGrid(), "noise": noise, "denoise": False}
-    ends = [sd.sample(data.denoiser(sde), x=x, steps=n, **how) for n in (16, 32, 64, 128)]
-    steps = [float((a - b).square().mean().sqrt()) for a, b in pairwise(ends)]
-    assert abs(math.log2(steps[0] / steps[-1]) / 2.0 - 1.0) < 0.25, steps
-    assert steps[-1] < 0.05 * float(ends[-1].std())
+    curve = strong_convergence(solver)
+    assert curve.steps == (16, 32, 64, 128, 256)
+    assert abs(sum(curve.slopes) / 4 - solver.strong_order) < 0.1, str(curve)
+    assert curve.errors[-1] < 0.01
+
+
+def test_draws_that_are_no_increments_follow_no_path():
+    curve = strong_convergence(Heun(churn=0.1), (16, 32, 64))
+    assert curve.order < 0.2
+    assert curve.errors[-1] > 0.3
+
+
+def test_a_lookup_of_a_path_is_what_brownian_noise_draws_for_law_and_refinement():
+    # increments of unit variance, and finer ones that sum to coarser ones
+    z = torch.empty(256, 2, dtype=torch.float64)
+    noise = PathNoise(1.0, 5.0)
+    times = [1.0 + 4.0 * k / 64 for k in range(65)]
+    moves = torch.stack([noise.increment(z, a, b) for a, b in pairwise(times)])
+    whole = noise.increment(z, 1.0, 5.0)
+    assert torch.allclose(moves.sum(0) / 8.0, whole, atol=1e-12)
+    n = moves.numel()
+    assert abs(float(moves.square().mean()) - 1.0) < 5.03 * math.sqrt(2.0 / n)
+    each = torch.full((256, 1), 2.3, dtype=torch.float64)
+    assert torch.equal(noise.increment(z, each, 4.1), noise.increment(z, 2.3, 4.1))
 
 
 def test_halving_the_steps_follows_the_same_path_and_another_seed_another():

@@ -17,6 +17,7 @@ import scoresde.data
 import scoresde.metrics
 import scoresde.nets
 import scoresde.testing
+import scoresde.testing.strategies
 import scoresde.training
 from scoresde import Corrector
 
@@ -95,7 +96,10 @@ def test_table_lists_all(page, heading, members):
     assert {linked(row[heading]) for row in table(page, heading)} == members
 
 
-@pytest.mark.parametrize("module", ["", ".training", ".nets", ".data", ".metrics", ".testing"])
+@pytest.mark.parametrize(
+    "module",
+    ["", ".training", ".nets", ".data", ".metrics", ".testing", ".testing.strategies"],
+)
 def test_reference_describes_every_public_name(module):
     described = "".join(page.read_text() for page in ROOT.glob("docs/reference/*.md"))
     found = set(re.findall(rf"^::: scoresde{re.escape(module)}\.(\w+)$", described, re.MULTILINE))

@@ -26,21 +26,19 @@ from scoresde import (
     SubVPSDE,
 )
 from scoresde.sde import forward_kernel
+from scoresde.testing import check_process, strategies
 
 EPS = torch.finfo(torch.float64).eps
 FINE = {"t_min": 1e-7}
 
-betas = {"beta_min": st.floats(1e-3, 1.0), "beta_max": st.floats(1.0, 40.0)}
-MAIN = {
-    "vp": st.builds(VPSDE, **betas),
-    "subvp": st.builds(SubVPSDE, **betas),
-    "ve": st.builds(VESDE, st.floats(1e-4, 0.1), st.floats(1.0, 200.0)),
-}
-OTHERS = {
-    "cosine": st.builds(CosineVPSDE, st.floats(1e-3, 0.1), T=st.floats(0.5, 0.999)),
-    "edm": st.builds(EDMSDE, T=st.floats(1.0, 200.0)),
-    "flow": st.builds(RectifiedFlow, T=st.floats(0.5, 0.9999)),
-    "gaussian": st.just(PROCESSES["gaussian"]),
+KINDS = {
+    "vp": VPSDE,
+    "subvp": SubVPSDE,
+    "ve": VESDE,
+    "cosine": CosineVPSDE,
+    "edm": EDMSDE,
+    "flow": RectifiedFlow,
+    "gaussian": GaussianSDE,
 }
 shares = st.floats(0.0, 1.0)
 every_process = pytest.mark.parametrize("name", PROCESSES)
@@ -52,48 +50,17 @@ def between(sde, share):
     return min(low * (sde.T / low) ** share, sde.T)
 
 
-def slope(function, t):
-    """Return function(t) and its derivative, by automatic differentiation in float64."""
-    t = torch.tensor(t, dtype=torch.float64, requires_grad=True)
-    value = function(t)
-    return value.item(), torch.autograd.grad(value, t)[0].item() if value.requires_grad else 0.0
-
-
 # The SDE and its marginals
 
 
-def holds(sde, t):
-    """Check alpha' = f alpha and (sigma^2)' = 2 f sigma^2 + g^2, and what derives from them."""
-    alpha, dalpha = slope(sde.alpha, t)
-    variance, dvariance = slope(lambda u: sde.sigma(u) ** 2, t)
-    sigma, dsigma = slope(sde.sigma, t)
-    f, g2 = sde.f(t), sde.g2(t)
-    assert abs(dalpha - f * alpha) <= 1e-10 * abs(dalpha)
-    # the sum cancels where the process saturates: the error is relative to its terms
-    terms = abs(2 * f * variance) + g2
-    assert abs(dvariance - (2 * f * variance + g2)) <= 1e-10 * terms
-    assert g2 >= 0.0
-    assert sde.g(t) ** 2 == pytest.approx(g2, rel=1e-14)
-    assert sde.dalpha(t) == pytest.approx(dalpha, rel=1e-10)
-    assert abs(sde.dsigma(t) - dsigma) <= 1e-10 * terms / sigma
-    assert sde.lam(t) == pytest.approx(math.log(alpha / sigma), rel=1e-12, abs=1e-12)
+@every_process
+def test_processes_of_any_parameters_keep_their_contract(name):
+    """The coefficients solve the SDE, lam has its inverse, floats and tensors agree, ..."""
 
-
-@pytest.mark.parametrize("name", MAIN)
-def test_coefficients_solve_the_sde(name):
-    @settings(max_examples=500)
-    @given(MAIN[name], shares)
-    def check(sde, share):
-        holds(sde, between(sde, share))
-
-    check()
-
-
-@pytest.mark.parametrize("name", OTHERS)
-def test_coefficients_of_the_other_processes_solve_the_sde(name):
-    @given(OTHERS[name], shares)
-    def check(sde, share):
-        holds(sde, between(sde, share))
+    @settings(max_examples=20 if name == "gaussian" else 100)
+    @given(strategies.processes(KINDS[name]))
+    def check(sde):
+        check_process(sde).raise_if_failed()
 
     check()
 
@@ -145,29 +112,6 @@ def test_a_process_of_functions_equals_the_same_in_closed_form():
 # lam and its inverse
 
 
-@every_process
-def test_t_at_inverts_lam(name):
-    @settings(max_examples=200)
-    @given({**MAIN, **OTHERS}[name], shares)
-    def check(sde, share):
-        t = between(sde, share)
-        lam = sde.lam(t)
-        (_, rate) = slope(sde.lam, t)
-        # the inverse cannot be better than the rounding of lam, nor than t's own
-        bound = 16 * EPS * ((1.0 + abs(lam)) / abs(rate) + t)
-        assert abs(sde.t_at(lam) - t) <= bound
-        level = sde.level_at(lam)
-        assert abs(level.lam - lam) <= abs(rate) * bound + 16 * EPS * (1.0 + abs(lam))
-        assert rate < 0.0
-
-    check()
-
-
-def test_lam_decreases_strictly(sde):
-    t = torch.linspace(sde.t_min, sde.T, 10_001, dtype=torch.float64)
-    assert (sde.lam(t).diff() < 0).all()
-
-
 @pytest.mark.parametrize("kind", [float, partial(torch.tensor, dtype=torch.float64)])
 def test_t_at_infinity(kind):
     clean = {"vp": 0.0, "subvp": 0.0, "cosine": 0.0, "edm": 0.0, "flow": 0.0, "gaussian": 0.0}
@@ -185,26 +129,7 @@ def test_t_at_is_sharp_at_small_times():
             assert sde.t_at(torch.tensor(sde.lam(t))).item() == pytest.approx(t, rel=1e-5, abs=1e-8)
 
 
-# Floats, tensors, dtypes
-
-
-METHODS = ["alpha", "sigma", "f", "g2", "g", "lam", "dalpha", "dsigma"]
-
-
-def test_floats_and_tensors_agree(sde):
-    t = torch.tensor([between(sde, u) for u in (0.0, 0.3, 0.7, 0.95)], dtype=torch.float64)
-    for name in METHODS:
-        method = getattr(sde, name)
-        each = [method(u) for u in t.tolist()]
-        assert all(isinstance(v, float) for v in each)
-        of_tensor = method(t[:, None])
-        assert of_tensor.shape == (4, 1)
-        assert of_tensor.dtype == torch.float64
-        assert method(t[:, None].float()).dtype == torch.float32
-        assert of_tensor[:, 0].tolist() == pytest.approx(each, rel=1e-12), name
-    lam = sde.lam(t)
-    assert sde.t_at(lam).tolist() == pytest.approx([sde.t_at(v) for v in lam.tolist()], rel=1e-12)
-    assert sde.t_at(lam.float()).dtype == torch.float32
+# Single precision
 
 
 @pytest.mark.parametrize(
@@ -262,18 +187,6 @@ def test_levels_outside_the_time_span_are_refused(t):
             VPSDE().level(value)
 
 
-def test_perturb_has_one_level_a_sample_and_keeps_the_dtype(sde):
-    x0, eps = torch.randn(2, 2, 2, 2, generator=generator(0))
-    t = torch.tensor([between(sde, 0.2), between(sde, 0.9)], dtype=torch.float64)
-    noisy = sde.perturb(x0, t, eps)  # as many samples as columns: broadcasting must not choose
-    assert noisy.dtype == torch.float32
-    for i, u in enumerate(t.tolist()):
-        expected = sde.alpha(u) * x0[i] + sde.sigma(u) * eps[i]
-        assert torch.allclose(noisy[i], expected, rtol=1e-6)
-        assert torch.allclose(noisy[i], sde.perturb(x0, u, eps)[i], rtol=1e-6)
-    assert torch.equal(noisy, sde.perturb(x0, t.reshape(2, 1, 1), eps))
-
-
 # Transitions
 
 
@@ -284,7 +197,7 @@ def composed(first, second):
 @every_process
 def test_transitions_form_a_semigroup(name):
     @settings(max_examples=200)
-    @given({**MAIN, **OTHERS}[name], st.tuples(shares, shares, shares))
+    @given(strategies.processes(KINDS[name]), st.tuples(shares, shares, shares))
     def check(sde, where):
         u, s, t = sorted(between(sde, share) for share in where)
         direct = sde.transition(u, t)

@@ -40,11 +40,14 @@ class Solver(ABC):
             multistep solver it is that from exact starting values.
         stochastic: whether it draws noise.
         evals: network calls a step.
+        strong_order: of a stochastic solver's end point, for a given path of the Brownian motion
+            that runs in `clock`; None where it follows no path, or none is claimed.
     """
 
     order: int
     stochastic: bool
     evals: int = 1
+    strong_order: int | None = None
 
     def init(self, field: Field, x: Tensor, level: Level) -> Any:
         """Return the state before the first step, and refuse processes that cannot be solved."""

@@ -31,6 +31,7 @@ class DDIM(Solver):
 
     eta: float = 0.0
     order = 1
+    strong_order = 1
 
     def __post_init__(self) -> None:
         if not 0.0 <= self.eta <= 1.0:
@@ -68,6 +69,7 @@ class Ancestral(Solver):
 
     forward_variance: bool = False
     order = 1
+    strong_order = 1
     stochastic = True
 
     def init(self, field: Field, x: Tensor, level: Level) -> None:

@@ -32,6 +32,7 @@ class EulerMaruyama(Solver):
 
     eta: float = 1.0
     order = 1
+    strong_order = 1
 
     def __post_init__(self) -> None:
         if not self.eta >= 0.0:

@@ -26,6 +26,7 @@ class ReverseDiffusion(Solver):
     """
 
     order = 1
+    strong_order = 1
     stochastic = True
 
     def init(self, field: Field, x: Tensor, level: Level) -> None:

@@ -10,14 +10,15 @@ from __future__ import annotations
 from itertools import repeat
 
 import torch
+from torch import Tensor
 
 from scoresde.analytic import Gaussian
 from scoresde.denoiser import BaseDenoiser
 from scoresde.grids import Grid
-from scoresde.noise import InjectedNoise, RecordedNoise
-from scoresde.sampling import sample
-from scoresde.sde import Level
+from scoresde.noise import InjectedNoise, Noise, RecordedNoise
+from scoresde.sde import SDE, Level
 from scoresde.solvers import Solver
+from scoresde.testing.samplers import Sampler, run
 
 
 class NotAffine(ValueError):
@@ -32,33 +33,42 @@ def marginal(data: Gaussian, level: Level) -> Gaussian:
 
 
 def law(
-    model: BaseDenoiser,
-    start: Gaussian,
-    *,
-    solver: Solver,
+    sampler: Solver | Sampler,
+    sde: SDE,
+    data: Gaussian,
     grid: Grid | None = None,
+    *,
     steps: int | None = None,
     denoise: bool = True,
+    model: BaseDenoiser | None = None,
+    start: Gaussian | None = None,
 ) -> Gaussian:
-    """Return the exact law of the samples, for a start at T of the law `start`.
+    """Return the exact law of the samples that a sampler makes of Gaussian data.
 
-    One batch goes through `scoresde.sample`: zeros, every unit vector of the start and of each
-    draw, and a row of ones, which shows whether the sampler is affine at all. Zeros on their own
-    show whether batch mates matter.
+    One batch goes through the sampler: zeros, every unit vector of the start and of each draw,
+    and a row of ones, which shows whether the sampler is affine at all. Zeros on their own show
+    whether batch mates matter.
 
     Args:
-        model: a denoiser that is affine in x, such as `Gaussian.denoiser(sde)`.
-        start: the law of x at T, over R^D; `marginal(data, sde.level(sde.T))` is that of the data.
-        solver, grid, steps, denoise: as in `scoresde.sample`.
+        sampler: a solver, or a whole loop.
+        sde: the process.
+        data: the data, over R^D.
+        grid, steps, denoise: as in `scoresde.sample`.
+        model: what the sampler sees, affine in x; the exact denoiser of the data by default.
+        start: the law of x at T; that of the data there by default.
 
     Raises:
         NotAffine: a sampler that is no affine map of each sample's own start and draws.
     """
+    model, start = model or data.denoiser(sde), start or marginal(data, sde.level(sde.T))
     d, dtype = len(start.mean), start.mean.dtype
-    how = {"solver": solver, "grid": grid, "steps": steps, "denoise": denoise}
+
+    def end(x: Tensor, noise: Noise) -> Tensor:
+        return run(sampler, model, x, grid=grid, steps=steps, noise=noise, denoise=denoise)[0]
+
     blank = torch.zeros(1, d, dtype=dtype)
     record = RecordedNoise(InjectedNoise(repeat(blank)))
-    alone = sample(model, x=blank, noise=record, **how)
+    alone = end(blank, record)
     inputs = d * (1 + len(record.draws))
     rows = torch.cat(
         [
@@ -68,11 +78,11 @@ def law(
         ]
     )
     x, *draws = rows.split(d, 1)
-    out = sample(model, x=x, noise=InjectedNoise(draws), **how)
+    out = end(x, InjectedNoise(draws))
     origin, moved = out[0], out[1:-1] - out[0]
     expected = torch.stack([alone[0], origin + moved.sum(0)])
     if not torch.allclose(out[[0, -1]], expected, rtol=1e-6, atol=1e-6):
-        raise NotAffine(f"solver={solver}: no affine map of each sample's start and draws")
+        raise NotAffine(f"sampler={sampler}: no affine map of each sample's start and draws")
     of_start, of_draws = moved[:d], moved[d:]
     mean = origin + start.mean @ of_start
     covariance = of_start.mT @ start.covariance @ of_start + of_draws.mT @ of_draws

@@ -25,9 +25,10 @@ from scoresde.sde import SDE, VESDE, VPSDE, Level, SubVPSDE
 from scoresde.solvers import AdaptiveSolver, DormandPrince, Solver, Step
 from scoresde.tensors import Scalar
 from scoresde.testing.laws import law, marginal, weak_error
+from scoresde.testing.samplers import Sampler, run
 
-Family = Solver | Callable[[int], Solver]
-"""A solver, or one for each number of steps: churn, say, goes down as the steps get finer."""
+Family = Solver | Sampler | Callable[[int], Solver]
+"""A sampler, or a solver for each number of steps: churn, say, falls as the steps get finer."""
 
 # relative errors below this are rounding
 FLOOR = 1e-13
@@ -51,24 +52,24 @@ class Problem:
     data_std: float = 1.0
     grid: Grid | None = None
 
-    def error(self, solver: Solver, steps: int | None = None) -> float:
+    def error(self, sampler: Solver | Sampler, steps: int | None = None) -> float:
         """Return the error at t_min of a solve from T, relative to the scale of the states.
 
         Raises:
-            ValueError: a stochastic solver that is not affine (`NotAffine`), or on a mixture.
+            ValueError: a stochastic sampler that is not affine (`NotAffine`), or on a mixture.
         """
         top, bottom = self.sde.level(self.sde.T), self.sde.level(self.sde.t_min)
         model = self.data.denoiser(self.sde, self.data_std)
-        if not solver.stochastic:
+        how = {"grid": self.grid, "steps": steps, "denoise": False}
+        if not sampler.stochastic:
             x = self._panel(top)
             exact = self.flow(x, top, bottom)
-            found = sample(model, x=x, solver=solver, grid=self.grid, steps=steps, denoise=False)
+            found, _ = run(sampler, model, x, **how)
             return float((found - exact).abs().max() / exact.abs().max())
         if not isinstance(self.data, Gaussian):
             raise ValueError(f"data={self.data}: the law of samples is known for a Gaussian only")
-        start, exact = marginal(self.data, top), marginal(self.data, bottom)
-        found = law(model, start, solver=solver, grid=self.grid, steps=steps, denoise=False)
-        return weak_error(found, exact)
+        found = law(sampler, self.sde, self.data, model=model, **how)
+        return weak_error(found, marginal(self.data, bottom))
 
     def flow(self, x: Tensor, here: Level, there: Level) -> Tensor:
         """Return where the exact probability flow takes x (B, D) from one level to another.
@@ -159,16 +160,17 @@ class Convergence:
 
 
 def convergence(
-    solver: Family,
+    sampler: Family,
     problem: Problem,
     steps: Sequence[int] = (32, 64, 128, 256),
     *,
     exact_start: bool = False,
 ) -> Convergence:
-    """Return a solver's errors on a problem over several numbers of steps.
+    """Return a sampler's errors on a problem over several numbers of steps.
 
     Args:
-        solver: the solver, or one for each number of steps; an adaptive one is run on the grid.
+        sampler: a solver or a whole loop, or a solver for each number of steps; an adaptive solver
+            is run on the grid.
         problem: what it is measured on.
         steps: numbers of steps, increasing.
         exact_start: put the first quarter of the states on the exact flow of Gaussian data. This
@@ -176,31 +178,34 @@ def convergence(
             Sec. III.2); without, the low-order steps at which such a method starts count too.
 
     Raises:
-        ValueError: no exact answer is known; see `Problem`.
+        ValueError: no exact answer is known (see `Problem`), or exact_start for a whole loop, whose
+            states are its own.
     """
     errors = []
     for n in steps:
-        each = on_grid(solver(n) if callable(solver) else solver)
+        each = on_grid(sampler(n) if callable(sampler) else sampler)
         if exact_start:
+            if isinstance(each, Sampler):
+                raise ValueError(f"exact_start: {each} is a whole loop, which hides its states")
             each = _ExactStart(each, problem, n // 4)
         errors.append(problem.error(each, n))
     return Convergence(tuple(steps), tuple(errors))
 
 
 def measured_order(
-    solver: Family,
+    sampler: Family,
     problem: Problem,
     steps: Sequence[int] = (32, 64, 128, 256),
     *,
     exact_start: bool = False,
 ) -> float:
-    """Return the order at which a solver converges to the exact solution: see `convergence`."""
-    return convergence(solver, problem, steps, exact_start=exact_start).order
+    """Return the order at which a sampler converges to the exact solution: see `convergence`."""
+    return convergence(sampler, problem, steps, exact_start=exact_start).order
 
 
-def on_grid(solver: Solver) -> Solver:
-    """Return a solver for fixed grids: an adaptive one takes its steps as the grid gives them."""
-    return _Wrapped(solver) if isinstance(solver, AdaptiveSolver) else solver
+def on_grid(sampler: Solver | Sampler) -> Solver | Sampler:
+    """Return a sampler for fixed grids: an adaptive one takes its steps as the grid gives them."""
+    return _Wrapped(sampler) if isinstance(sampler, AdaptiveSolver) else sampler
 
 
 @dataclass(frozen=True)
@@ -218,6 +223,10 @@ class _Wrapped(Solver):
     @property
     def evals(self) -> int:
         return self.solver.evals
+
+    @property
+    def strong_order(self) -> int | None:
+        return self.solver.strong_order
 
     def init(self, field: Field, x: Tensor, level: Level) -> Any:
         return self.solver.init(field, x, level)
