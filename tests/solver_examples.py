@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib
 import inspect
 import pkgutil
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -14,42 +15,69 @@ from torch import Tensor, nn
 import scoresde.solvers
 from scoresde import (
     DDIM,
+    MALA,
     VPSDE,
     AdamsPC,
     AdaptiveSolver,
     Ancestral,
     AnnealedLangevin,
+    Churned,
     Corrector,
     Denoiser,
     DormandPrince,
     DPMSolverPP,
     Euler,
     EulerMaruyama,
+    FixedLangevin,
     Heun,
     Langevin,
     Noise,
     PredictorCorrector,
+    Restart,
     ReverseDiffusion,
     Solver,
+    UnderdampedLangevin,
 )
+from scoresde.testing.orders import Family
 
 EXAMPLES: dict[type[Solver], tuple[Solver, ...]] = {
     AdamsPC: tuple(AdamsPC(k) for k in (1, 2, 3, 4)),
     Ancestral: (Ancestral(), Ancestral(forward_variance=True)),
     AnnealedLangevin: (PredictorCorrector(DDIM(1.0), AnnealedLangevin(), corrections=2),),
+    Churned: (
+        Churned(DDIM(1.0)),
+        Churned(DDIM(), lambda level: 0.1 * level.sigma),
+        Churned(Heun(), 0.2, inflation=1.01),
+    ),
     DDIM: (DDIM(), DDIM(0.5), DDIM(1.0)),
     DPMSolverPP: tuple(DPMSolverPP(k) for k in (1, 2, 3)),
     DormandPrince: (DormandPrince(),),
     Euler: (Euler(),),
     EulerMaruyama: (EulerMaruyama(), EulerMaruyama(0.5), EulerMaruyama(0.0)),
+    FixedLangevin: (PredictorCorrector(DDIM(1.0), FixedLangevin(1e-4)),),
     Heun: (Heun(), Heun(churn=0.1), Heun(churn=0.2, churn_range=(0.05, 5.0), churn_noise=1.01)),
     Langevin: (
         PredictorCorrector(corrector=Langevin()),
         PredictorCorrector(Heun(), Langevin(), corrections=2),
         PredictorCorrector(corrector=Langevin(batch_mean_norms=True)),
     ),
-    PredictorCorrector: (PredictorCorrector(Ancestral(), AnnealedLangevin(snr=0.1)),),
+    MALA: (
+        PredictorCorrector(DDIM(1.0), MALA()),
+        PredictorCorrector(DDIM(), MALA(0.5), corrections=3),
+    ),
+    PredictorCorrector: (
+        PredictorCorrector(Ancestral(), AnnealedLangevin(snr=0.1)),
+        PredictorCorrector(DDIM(), correct_first=True, correct_last=False),
+        PredictorCorrector(DDIM(), correct_first=True),
+        PredictorCorrector(DDIM(), corrections=2, correct_last=False),
+    ),
+    Restart: (
+        Restart(Heun(), bottom=0.5, top=2.0, steps=4),
+        Restart(AdamsPC(2), bottom=0.4, top=1.0, steps=3, repeats=1),
+        Restart(Restart(DDIM(1.0), 0.3, 0.6), bottom=1.0, top=2.0),
+    ),
     ReverseDiffusion: (ReverseDiffusion(),),
+    UnderdampedLangevin: (PredictorCorrector(DDIM(1.0), UnderdampedLangevin(), corrections=3),),
 }
 """Examples of every class; a corrector's are predictors with it."""
 
@@ -63,9 +91,24 @@ def label(value: Any) -> str | None:
     return str(value) if isinstance(value, Solver) else None
 
 
-def churns(solver: Solver) -> bool:
-    """Say whether a solver raises the noise before a step."""
-    return isinstance(solver, Heun) and solver.churn > 0.0
+def shares_levels(solver: Solver) -> bool:
+    """Say whether a solver raises the noise on the way, for the whole batch at once."""
+    churned = isinstance(solver, Heun) and solver.churn > 0.0
+    return churned or isinstance(solver, Churned | Restart)
+
+
+def on_steps(solver: Solver) -> Family:
+    """Return the solver, or one for each number of steps where it takes that to converge."""
+    match solver:
+        case Heun(churn=churn) if churn > 0.0:
+            return lambda n: Heun(churn=1.0 / n)
+        case Churned():
+            return lambda n: replace(solver, amount=1.0 / n, inflation=1.0)
+        case Restart(solver=Restart() as inner):
+            return lambda n: replace(solver, solver=replace(inner, steps=n), steps=n)
+        case Restart():
+            return lambda n: replace(solver, steps=n)
+    return solver
 
 
 def couples(solver: Solver) -> bool:

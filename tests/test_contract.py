@@ -7,10 +7,10 @@ from dataclasses import dataclass
 
 import pytest
 import torch
-from solver_examples import EXAMPLES, SOLVERS, churns, concrete_solvers, couples, label
+from solver_examples import EXAMPLES, SOLVERS, concrete_solvers, couples, label, on_steps
 
 import scoresde
-from scoresde import DDIM, AdamsPC, DormandPrince, DPMSolverPP, Euler, Heun, Langevin, Step
+from scoresde import DDIM, AdamsPC, DormandPrince, DPMSolverPP, Euler, Heun, Langevin, Restart, Step
 from scoresde.tensors import lincomb
 from scoresde.testing import ContractError, OperationCounter, check_solver, count_operations
 
@@ -26,10 +26,8 @@ def test_every_solver_of_the_package_has_examples_and_is_exported():
 
 @pytest.mark.parametrize("solver", SOLVERS, ids=label)
 def test_solver_keeps_its_contract(solver):
-    family = solver
-    if churns(solver):
-        family = lambda n: Heun(churn=1.0 / n)  # noqa: E731
-    report = check_solver(family, operations=OPERATIONS.get(type(solver), 6))
+    kind = type(solver.plain if isinstance(solver, Restart) else solver)
+    report = check_solver(on_steps(solver), operations=OPERATIONS.get(kind, 6))
     assert [f.check for f in report.failed] == ["batch"] * couples(solver), str(report)
 
 
