@@ -41,7 +41,7 @@ class Churned(Solver):
     """
 
     solver: Solver = Heun()
-    amount: float | Callable[[Level], float] = 0.1
+    amount: float | Callable[[Level], Scalar] = 0.1
     inflation: float = 1.0
     stochastic = True
 
