@@ -144,7 +144,8 @@ class TorchsdeSolver(Solver):
         start, stop = float(here.t), float(there.t)
         # in host memory, so that torchsde's comparisons of times wait for no device
         times = torch.tensor([-start, -stop], dtype=torch.float64)
-        reverse, path = _ReverseSDE(field, x, self), _Span(x, start, stop, noise)
+        reverse = _ReverseSDE(field, x, self)
+        path: Any = _Span(x, start, stop, noise)
         name = self.method.value
         # longer than the way, as one that rounding made shorter would take a second step
         dt = 2.0 * (start - stop)
