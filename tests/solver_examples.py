@@ -5,6 +5,8 @@ from __future__ import annotations
 import importlib
 import inspect
 import pkgutil
+import re
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -17,6 +19,7 @@ from scoresde import (
     DDIM,
     DEIS,
     IPNDM,
+    MALA,
     PNDM,
     RK4,
     VPSDE,
@@ -25,6 +28,7 @@ from scoresde import (
     Ancestral,
     AnnealedLangevin,
     BogackiShampine,
+    Churned,
     Corrector,
     Denoiser,
     DormandPrince,
@@ -38,6 +42,7 @@ from scoresde import (
     Euler,
     EulerMaruyama,
     ExponentialAdams,
+    FixedLangevin,
     Heun,
     Langevin,
     Midpoint,
@@ -45,43 +50,52 @@ from scoresde import (
     Phi,
     PolarFrame,
     PredictorCorrector,
+    Restart,
     ReverseDiffusion,
     Rho,
     Solver,
     TimeFrame,
     Tsitouras,
+    UnderdampedLangevin,
     UniC,
     UniP,
     UniPC,
     Vary,
     X0Frame,
 )
+from scoresde.testing.orders import Family
 
 EXAMPLES: dict[type[Solver], tuple[Solver, ...]] = {
     AdamsPC: tuple(AdamsPC(k) for k in (1, 2, 3, 4)),
     Ancestral: (Ancestral(), Ancestral(forward_variance=True)),
     AnnealedLangevin: (PredictorCorrector(DDIM(1.0), AnnealedLangevin(), corrections=2),),
     BogackiShampine: (BogackiShampine(),),
+    Churned: (
+        Churned(DDIM(1.0)),
+        Churned(DDIM(), lambda level: 0.1 * level.sigma),
+        Churned(Heun(), 0.2, inflation=1.01),
+    ),
     DDIM: (DDIM(), DDIM(0.5), DDIM(1.0)),
+    DEIS: (*map(DEIS, (1, 2, 3, 4)), DEIS(2, Rho()), DEIS(4, Rho())),
     DPMSolver: tuple(DPMSolver(k) for k in (1, 2, 3)),
     DPMSolverAdaptive: (DPMSolverAdaptive(order=2), DPMSolverAdaptive()),
     DPMSolverFast: (DPMSolverFast(), DPMSolverFast(598)),
-    DEIS: (*map(DEIS, (1, 2, 3, 4)), DEIS(2, Rho()), DEIS(4, Rho())),
     DPMSolverPP: tuple(DPMSolverPP(k) for k in (1, 2, 3)),
     DPMSolverPPSingle: tuple(DPMSolverPPSingle(k) for k in (1, 2, 3)),
     DormandPrince: (DormandPrince(),),
     DormandPrince853: (DormandPrince853(),),
     Euler: (Euler(), Euler(PolarFrame())),
     EulerMaruyama: (EulerMaruyama(), EulerMaruyama(0.5), EulerMaruyama(0.0)),
-    Heun: (
-        *(Heun(), Heun(churn=0.1)),
-        Heun(churn=0.2, churn_range=(0.05, 5.0), churn_noise=1.01),
-        *(Heun(frame=PolarFrame()), Heun(churn=0.1, frame=EpsFrame())),
-    ),
     ExponentialAdams: (
         ExponentialAdams(),
         ExponentialAdams(2, EpsFrame()),
         ExponentialAdams(4, PolarFrame(), Phi()),
+    ),
+    FixedLangevin: (PredictorCorrector(DDIM(1.0), FixedLangevin(1e-4)),),
+    Heun: (
+        *(Heun(), Heun(churn=0.1)),
+        Heun(churn=0.2, churn_range=(0.05, 5.0), churn_noise=1.01),
+        *(Heun(frame=PolarFrame()), Heun(churn=0.1, frame=EpsFrame())),
     ),
     IPNDM: tuple(map(IPNDM, (1, 2, 3, 4))),
     Langevin: (
@@ -89,12 +103,27 @@ EXAMPLES: dict[type[Solver], tuple[Solver, ...]] = {
         PredictorCorrector(Heun(), Langevin(), corrections=2),
         PredictorCorrector(corrector=Langevin(batch_mean_norms=True)),
     ),
+    MALA: (
+        PredictorCorrector(DDIM(1.0), MALA()),
+        PredictorCorrector(DDIM(), MALA(0.5), corrections=3),
+    ),
     Midpoint: (Midpoint(), Midpoint(TimeFrame()), Midpoint(EpsFrame())),
     PNDM: (PNDM(),),
-    PredictorCorrector: (PredictorCorrector(Ancestral(), AnnealedLangevin(snr=0.1)),),
+    PredictorCorrector: (
+        PredictorCorrector(Ancestral(), AnnealedLangevin(snr=0.1)),
+        PredictorCorrector(DDIM(), correct_first=True, correct_last=False),
+        PredictorCorrector(DDIM(), correct_first=True),
+        PredictorCorrector(DDIM(), corrections=2, correct_last=False),
+    ),
     RK4: (RK4(), RK4(EpsFrame()), RK4(X0Frame())),
+    Restart: (
+        Restart(Heun(), bottom=0.5, top=2.0, steps=4),
+        Restart(AdamsPC(2), bottom=0.4, top=1.0, steps=3, repeats=1),
+        Restart(Restart(DDIM(1.0), 0.3, 0.6), bottom=1.0, top=2.0),
+    ),
     ReverseDiffusion: (ReverseDiffusion(),),
     Tsitouras: (Tsitouras(),),
+    UnderdampedLangevin: (PredictorCorrector(DDIM(1.0), UnderdampedLangevin(), corrections=3),),
     UniC: (
         UniC(),
         UniC(DDIM(), 1, EpsFrame(), BH1()),
@@ -117,12 +146,30 @@ DETERMINISTIC = tuple(solver for solver in SOLVERS if not solver.stochastic)
 
 def label(value: Any) -> str | None:
     """Return the name of a solver among a test's parameters."""
-    return str(value) if isinstance(value, Solver) else None
+    # without the address of a function, which no two processes of the tests share
+    return re.sub(r" at 0x\w+", "", str(value)) if isinstance(value, Solver) else None
 
 
-def churns(solver: Solver) -> bool:
-    """Say whether a solver raises the noise before a step."""
-    return isinstance(solver, Heun) and solver.churn > 0.0
+def shares_levels(solver: Solver) -> bool:
+    """Say whether a solver raises the noise on the way, for the whole batch at once."""
+    churned = isinstance(solver, Heun) and solver.churn > 0.0
+    return churned or isinstance(solver, Churned | Restart)
+
+
+def on_steps(solver: Solver) -> Family:
+    """Return the solver, or one for each number of steps where it takes that to converge."""
+    match solver:
+        case Heun(churn=churn) if churn > 0.0:
+            return lambda n: Heun(churn=1.0 / n, frame=solver.frame)
+        case DPMSolverFast():
+            return lambda n: DPMSolverFast(3 * n - 2)
+        case Churned():
+            return lambda n: replace(solver, amount=1.0 / n, inflation=1.0)
+        case Restart(solver=Restart() as inner):
+            return lambda n: replace(solver, solver=replace(inner, steps=n), steps=n)
+        case Restart():
+            return lambda n: replace(solver, steps=n)
+    return solver
 
 
 def couples(solver: Solver) -> bool:

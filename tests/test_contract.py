@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import pytest
 import torch
 from conftest import PROCESSES
-from solver_examples import EXAMPLES, SOLVERS, churns, concrete_solvers, couples, label
+from solver_examples import EXAMPLES, SOLVERS, concrete_solvers, couples, label, on_steps
 
 import scoresde
 from scoresde import (
@@ -20,10 +20,10 @@ from scoresde import (
     AdamsPC,
     DormandPrince,
     DormandPrince853,
-    DPMSolverFast,
     ExponentialAdams,
     Heun,
     Langevin,
+    Restart,
     Solver,
     Step,
     Tsitouras,
@@ -59,13 +59,9 @@ def test_every_solver_of_the_package_has_examples_and_is_exported():
 
 @pytest.mark.parametrize("solver", SOLVERS, ids=label)
 def test_solver_keeps_its_contract(solver):
-    family = solver
-    if churns(solver):
-        family = lambda n: Heun(churn=1.0 / n, frame=solver.frame)  # noqa: E731
-    if isinstance(solver, DPMSolverFast):
-        family = lambda n: DPMSolverFast(3 * n - 2)  # noqa: E731
-    steps = STEPS.get(type(solver), (16, 32, 64, 128))
-    report = check_solver(family, operations=OPERATIONS.get(type(solver), 6), steps=steps)
+    kind = type(solver.plain if isinstance(solver, Restart) else solver)
+    steps = STEPS.get(kind, (16, 32, 64, 128))
+    report = check_solver(on_steps(solver), operations=OPERATIONS.get(kind, 6), steps=steps)
     assert [f.check for f in report.failed] == ["batch"] * couples(solver), str(report)
 
 

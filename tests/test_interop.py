@@ -1,14 +1,18 @@
 """Objects of other libraries behave as this library's own."""
 
+import math
 from itertools import pairwise
 
 import pytest
 import torch
 import torchsde
+from conftest import generator, spread
+from solver_examples import model_on
 
 import scoresde as sd
 from scoresde.interop.scipy import SciPySolver
-from scoresde.interop.torchsde import TorchsdeNoise
+from scoresde.interop.torchsde import Method, TorchsdeNoise, TorchsdeSolver
+from scoresde.testing import PANEL, convergence
 
 
 def interval(**options):
@@ -42,6 +46,82 @@ def test_euler_maruyama_follows_the_interval():
         # dx = -2 t score dt + sqrt(2 t) dw, with the score -x / t^2
         x = x + 2.0 / here * x * (there - here) + (2.0 * here) ** 0.5 * path(there, here)
     torch.testing.assert_close(found, x, rtol=1e-12, atol=1e-12)
+
+
+def test_areas_of_a_refined_path_add_up():
+    like = torch.empty(3, 2, dtype=torch.float64)
+    noise = TorchsdeNoise(interval(levy_area_approximation="space-time"))
+
+    def parts(start, stop):
+        h = stop - start
+        walked = h**0.5 * noise.increment(like, start, stop)
+        return walked, h * (0.5 * walked + (h / 12.0) ** 0.5 * noise.area(like, start, stop))
+
+    (first, under), (second, over) = parts(0.0, 0.25), parts(0.25, 1.0)
+    walked, integral = parts(0.0, 1.0)
+    torch.testing.assert_close(walked, first + second, rtol=0, atol=1e-12)
+    torch.testing.assert_close(integral, under + over + 0.75 * first, rtol=0, atol=1e-12)
+
+
+@pytest.mark.parametrize("method", Method)
+def test_weak_order_of_the_solvers_of_torchsde(method):
+    solver = TorchsdeSolver(method)
+    for problem in (PANEL[1], PANEL[4]):  # VP, sub-VP
+        curve = convergence(solver, problem, (32, 64))
+        assert abs(curve.order - solver.order) < 0.2, str(curve)
+        assert curve.errors[-1] < 0.02
+
+
+def test_torchsde_counts_as_it_declares_and_leaves_the_global_generator_alone():
+    for method in Method:
+        model, solver, before = model_on(), TorchsdeSolver(method, eta=0.5), torch.get_rng_state()
+        x = sd.sample(model, (3, 2, 4), solver=solver, steps=6, seed=0)
+        assert model.net.calls == solver.nfe(6, denoise=True)
+        assert torch.equal(before, torch.get_rng_state())
+        one = sd.sample(model, (1, 2, 4), solver=solver, steps=6, seed=0)
+        assert torch.equal(one, x[:1])
+
+
+@pytest.mark.parametrize("method", [Method.EULER, Method.MILSTEIN])
+def test_euler_of_torchsde_is_euler_maruyama(method):
+    model, x = model_on(dtype=torch.float64), torch.ones(3, 2, dtype=torch.float64)
+    ends = [
+        sd.sample(model, x=x, solver=solver, steps=10, seed=0)
+        for solver in (TorchsdeSolver(method, 0.5), sd.EulerMaruyama(0.5))
+    ]
+    torch.testing.assert_close(*ends, rtol=1e-12, atol=1e-12)
+
+
+@pytest.mark.parametrize(("method", "order"), [(Method.HEUN, 1.0), (Method.SRK, 1.5)])
+def test_strong_order_on_a_shared_path(method, order):
+    sde, size = sd.VPSDE(T=0.5, t_min=0.1), (256, 2)
+    data = sd.GaussianMixture(
+        torch.tensor([0.4, 0.6]).double(),
+        torch.tensor([[-1.0, 0.2], [0.8, 0.0]]).double(),
+        torch.stack([spread(0.5, 0.2), spread(0.3, 0.4)]),
+    )
+    path = torchsde.BrownianInterval(
+        sde.t_min, sde.T, size=size, dtype=torch.float64, entropy=7, tol=1e-9,
+        halfway_tree=True, levy_area_approximation="space-time",
+    )  # fmt: skip
+    x = torch.randn(size, generator=generator(0), dtype=torch.float64)
+    how = {"solver": TorchsdeSolver(method), "grid": sd.UniformGrid(), "denoise": False}
+    ends = [
+        sd.sample(data.denoiser(sde), x=x, steps=n, noise=TorchsdeNoise(path), **how)
+        for n in (64, 128, 256, 512)
+    ]
+    moves = [float((a - b).square().mean().sqrt()) for a, b in pairwise(ends)]
+    assert abs(math.log2(moves[0] / moves[-1]) / 2.0 - order) < 0.15, moves
+
+
+def test_the_solver_of_torchsde_refuses_what_it_cannot_solve():
+    with pytest.raises(ValueError, match=r"solver=Torchsde.*RectifiedFlow.*smaller T"):
+        sd.sample(model_on(sd.RectifiedFlow()), (2, 3), solver=TorchsdeSolver(), steps=2)
+    level = sd.VPSDE().level(torch.tensor([[0.5], [0.6]]))
+    with pytest.raises(ValueError, match=r"solver=Torchsde.*one level for the whole batch"):
+        TorchsdeSolver().init(sd.Field(model_on()), torch.ones(2, 1), level)
+    with pytest.raises(ValueError, match=r"eta=0.0"):
+        TorchsdeSolver(eta=0.0)
 
 
 def test_what_an_interval_cannot_do_is_refused():

@@ -11,7 +11,6 @@ from solver_examples import (
     DETERMINISTIC,
     FIXED,
     SOLVERS,
-    churns,
     couples,
     label,
     model_on,
@@ -25,6 +24,7 @@ from scoresde import (
     DDIM,
     VPSDE,
     AdamsPC,
+    Churned,
     DormandPrince,
     DPMSolverPP,
     EulerMaruyama,
@@ -33,6 +33,7 @@ from scoresde import (
     PredictorCorrector,
     Prior,
     RecordedNoise,
+    Restart,
     SeededNoise,
 )
 
@@ -206,11 +207,17 @@ def test_end_to_end_on_a_mixture():
         assert float((below.sort().values - steps_up).abs().max()) < 0.0195, solver
 
 
-def test_churned_heun_and_the_rest_share_no_draw():
-    # every draw of a solve has an address of its own
+@pytest.mark.parametrize(
+    "solver",
+    [
+        PredictorCorrector(sd.Heun(churn=0.1), sd.Langevin(), corrections=2),
+        PredictorCorrector(Churned(DDIM(1.0)), sd.MALA(), corrections=2, correct_first=True),
+        Restart(Restart(PredictorCorrector(Churned(EulerMaruyama())), steps=1), 0.06, 1.0, steps=1),
+    ],
+    ids=label,
+)
+def test_every_draw_of_a_solve_has_an_address_of_its_own(solver):
     record = RecordedNoise(SeededNoise(0))
-    solver = PredictorCorrector(sd.Heun(churn=0.1), sd.Langevin(), corrections=2)
     sd.sample(model_on(), (1, 3), solver=solver, steps=6, noise=record)
     draws = torch.stack(record.draws).flatten(1)
     assert len(torch.unique(draws, dim=0)) == len(draws)
-    assert churns(solver.predictor)

@@ -8,7 +8,7 @@ from itertools import pairwise
 import pytest
 import torch
 from conftest import PROCESSES, generator
-from solver_examples import SOLVERS, GivenNoise, churns, couples, label, zeros
+from solver_examples import SOLVERS, GivenNoise, couples, label, shares_levels, zeros
 
 import scoresde as sd
 from scoresde import (
@@ -263,7 +263,7 @@ def test_annealed_langevin_is_ncsns(mixture):
 
 @pytest.mark.parametrize(
     "solver",
-    [s for s in SOLVERS if not churns(s) and not couples(s)],
+    [s for s in SOLVERS if not shares_levels(s) and not couples(s)],
     ids=label,
 )
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
@@ -293,5 +293,5 @@ def test_step_to_clean_data_is_the_expected_data(sde, mixture):
     here = sde.level(0.5 * sde.T)
     for solver in SOLVERS:
         end = solver.finish(Field(model), x, here, None, zeros(x)).x
-        assert churns(solver) or close(end, model(x, here).x0, 1e-11), solver
+        assert shares_levels(solver) or close(end, model(x, here).x0, 1e-11), solver
     assert Level(0.0, 1.0, 0.0) == CLEAN

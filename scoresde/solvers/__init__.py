@@ -2,6 +2,7 @@
 
 from scoresde.solvers.adams import AdamsPC
 from scoresde.solvers.base import Corrector, Solver, Step
+from scoresde.solvers.churned import Churned
 from scoresde.solvers.ddim import DDIM, Ancestral
 from scoresde.solvers.dpm_solver import (
     DPMSolver,
@@ -14,10 +15,12 @@ from scoresde.solvers.euler_maruyama import EulerMaruyama
 from scoresde.solvers.flow import RK4, Euler, Heun, Midpoint
 from scoresde.solvers.frames import EpsFrame, Frame, LogFrame, PolarFrame, TimeFrame, X0Frame
 from scoresde.solvers.interpolation import BH1, BH2, Blend, Coordinate, Lam, Phi, Rho, Time, Vary
-from scoresde.solvers.langevin import AnnealedLangevin, Langevin
+from scoresde.solvers.langevin import AnnealedLangevin, FixedLangevin, Langevin
+from scoresde.solvers.mala import MALA
 from scoresde.solvers.multistep import DEIS, ExponentialAdams, Multistep
 from scoresde.solvers.pndm import IPNDM, PNDM
 from scoresde.solvers.predictor_corrector import PredictorCorrector
+from scoresde.solvers.restart import Restart
 from scoresde.solvers.reverse_diffusion import ReverseDiffusion
 from scoresde.solvers.runge_kutta import (
     AdaptiveSolver,
@@ -26,6 +29,7 @@ from scoresde.solvers.runge_kutta import (
     DormandPrince853,
     Tsitouras,
 )
+from scoresde.solvers.underdamped import UnderdampedLangevin
 from scoresde.solvers.unipc import UniC, UniP, UniPC
 
 __all__ = [
@@ -34,6 +38,7 @@ __all__ = [
     "DDIM",
     "DEIS",
     "IPNDM",
+    "MALA",
     "PNDM",
     "RK4",
     "AdamsPC",
@@ -42,6 +47,7 @@ __all__ = [
     "AnnealedLangevin",
     "Blend",
     "BogackiShampine",
+    "Churned",
     "Coordinate",
     "Corrector",
     "DPMSolver",
@@ -55,6 +61,7 @@ __all__ = [
     "Euler",
     "EulerMaruyama",
     "ExponentialAdams",
+    "FixedLangevin",
     "Frame",
     "Heun",
     "Lam",
@@ -65,6 +72,7 @@ __all__ = [
     "Phi",
     "PolarFrame",
     "PredictorCorrector",
+    "Restart",
     "ReverseDiffusion",
     "Rho",
     "Solver",
@@ -72,6 +80,7 @@ __all__ = [
     "Time",
     "TimeFrame",
     "Tsitouras",
+    "UnderdampedLangevin",
     "UniC",
     "UniP",
     "UniPC",

@@ -72,10 +72,23 @@ class Solver(ABC):
         return self.evals * (steps - 1) + 1 if denoise else self.evals * steps
 
 
+def require_shared_level(level: Level, solver: Solver) -> None:
+    """Refuse levels that differ from sample to sample, for a solver that has to compare them.
+
+    Raises:
+        ValueError: naming the solver and the remedy.
+    """
+    if isinstance(level.t, Tensor):
+        raise ValueError(
+            f"solver={solver}: takes one level for the whole batch; solve on a grid of floats"
+        )
+
+
 class Corrector(Solver):
     """A solver from a level to itself, which leaves the marginal law as it is.
 
-    It steps at `there`, and is of use inside a `PredictorCorrector`.
+    It steps at `there`, and is of use inside a `PredictorCorrector`, which hands its state from
+    one correction to the next at the same level. `nfe` counts the calls of that many corrections.
     """
 
     order = 1

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -12,7 +13,7 @@ from scoresde.denoiser import Field
 from scoresde.noise import Noise
 from scoresde.sde import Level
 from scoresde.solvers.base import Corrector, Step
-from scoresde.tensors import lincomb, sqrt
+from scoresde.tensors import Scalar, lincomb, sqrt
 
 
 @dataclass(frozen=True)
@@ -47,11 +48,32 @@ class Langevin(Corrector):
 
 
 @dataclass(frozen=True)
+class FixedLangevin(Corrector):
+    """Langevin step x + e score + sqrt(2 e) z, with a given e: one number, or of the level.
+
+    The step is affine in x and z for Gaussian data: on N(0, V) it leaves the variance
+    V / (1 - e / 2V) (Roberts and Tweedie 1996, doi:10.2307/3318418, on its bias). V is sigma^2 at
+    least, so that e below 2 sigma^2 is stable whatever the data.
+
+    Attributes:
+        step_size: e, in units of x^2, or a function from a level to it.
+    """
+
+    step_size: float | Callable[[Level], Scalar] = 1e-6
+
+    def step(
+        self, field: Field, x: Tensor, here: Level, there: Level, state: Any, noise: Noise
+    ) -> Step:
+        e = self.step_size(there) if callable(self.step_size) else self.step_size
+        return Step(_langevin(field, x, there, e, noise))
+
+
+@dataclass(frozen=True)
 class AnnealedLangevin(Corrector):
     """Langevin step x + e score + sqrt(2 e) z, with e = 2 (snr sigma)^2 of the level.
 
-    Song and Ermon 2019, arXiv:1907.05600, Alg. 1, with the step of Song et al. 2021's code. The
-    step is affine in x and z for Gaussian data: on N(0, V) it leaves the variance V / (1 - e / 2V).
+    Song and Ermon 2019, arXiv:1907.05600, Alg. 1, with the step of Song et al. 2021's code: the
+    step of `FixedLangevin` at the same share of sigma^2 at every level.
 
     Attributes:
         snr: the step's deviation sqrt(2 e) is 2 snr sigma.
@@ -62,9 +84,12 @@ class AnnealedLangevin(Corrector):
     def step(
         self, field: Field, x: Tensor, here: Level, there: Level, state: Any, noise: Noise
     ) -> Step:
-        e = 2.0 * (self.snr * there.sigma) ** 2
-        mean = field(x, there).combine(x=1.0, eps=-e / there.sigma)
-        return Step(lincomb((1.0, mean), (sqrt(2.0 * e), noise.normal(x, there.t))), state)
+        return Step(_langevin(field, x, there, 2.0 * (self.snr * there.sigma) ** 2, noise))
+
+
+def _langevin(field: Field, x: Tensor, level: Level, e: Scalar, noise: Noise) -> Tensor:
+    mean = field(x, level).combine(x=1.0, eps=-e / level.sigma)
+    return lincomb((1.0, mean), (sqrt(2.0 * e), noise.normal(x, level.t)))
 
 
 def _norm(x: Tensor) -> Tensor:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
 
 from torch import Tensor
 
@@ -19,10 +18,14 @@ from scoresde.tensors import Scalar
 
 @dataclass(frozen=True)
 class PredictorCorrector(Solver):
-    """Predict the next level, then correct at that level.
+    """Predict the next level, and correct at the levels on the way.
 
-    Song et al. 2021, arXiv:2011.13456, Alg. 1. The state at the last level before sigma = 0 is
-    corrected too. (The paper's code corrects before it predicts.)
+    Predictor P and corrector C alternate: [C] P C P ... C P [C], then the step to sigma = 0 where
+    it is asked for. The flags say whether the state at the first level and the one at the last
+    level above sigma = 0 are corrected. The default is Alg. 1 of Song et al. 2021
+    (arXiv:2011.13456), which corrects after each prediction; the paper's code corrects before
+    each, so take `correct_first=True` as well. A single step to sigma = 0 has no levels on the
+    way: it is not corrected.
 
     Attributes:
         predictor: a one-step solver on a fixed grid; one that keeps a history would mix states
@@ -30,6 +33,8 @@ class PredictorCorrector(Solver):
         corrector: run at the level that the predictor reached. `Langevin`, the paper's, spreads the
             samples in few dimensions, where norms vary from draw to draw.
         corrections: corrector steps a level.
+        correct_first: correct the start, at T.
+        correct_last: correct the state at t_min.
 
     Raises:
         ValueError: corrections below 1; a predictor that stays at a level, picks its own steps
@@ -39,6 +44,8 @@ class PredictorCorrector(Solver):
     predictor: Solver = ReverseDiffusion()
     corrector: Corrector = AnnealedLangevin()
     corrections: int = 1
+    correct_first: bool = False
+    correct_last: bool = True
     stochastic = True
 
     def __post_init__(self) -> None:
@@ -61,23 +68,39 @@ class PredictorCorrector(Solver):
 
     @property
     def evals(self) -> int:
-        return self.predictor.evals + self.corrections * self.corrector.evals
+        return self.predictor.evals + self.corrector.nfe(self.corrections, denoise=False)
 
-    def init(self, field: Field, x: Tensor, level: Level) -> None:
+    def nfe(self, steps: int, denoise: bool) -> int:
+        moves = steps - denoise
+        visits = moves - 1 + self.correct_first + self.correct_last if moves else 0
+        visit = self.corrector.nfe(self.corrections, denoise=False)
+        return self.predictor.nfe(steps, denoise) + visits * visit
+
+    def init(self, field: Field, x: Tensor, level: Level) -> bool:
+        """Return whether the state is still to be corrected before the next step."""
         self.predictor.init(field, x, level)
+        return self.correct_first
 
     def step(
-        self, field: Field, x: Tensor, here: Level, there: Level, state: Any, noise: Noise
+        self, field: Field, x: Tensor, here: Level, there: Level, state: bool, noise: Noise
     ) -> Step:
+        if state:
+            x = self._correct(field, x, here, noise)
         x, history, _ = self.predictor.step(field, x, here, there, None, noise)
         if history is not None:
             raise ValueError(f"predictor={self.predictor} keeps a history; take a one-step solver")
-        for j in range(self.corrections):
-            x = self.corrector.step(field, x, there, there, None, noise.fold(j)).x
-        return Step(x)
+        if self.correct_last:
+            x = self._correct(field, x, there, noise)
+        return Step(x, not self.correct_last)
 
-    def finish(self, field: Field, x: Tensor, here: Level, state: Any, noise: Noise) -> Step:
-        return self.predictor.finish(field, x, here, state, noise)
+    def finish(self, field: Field, x: Tensor, here: Level, state: bool, noise: Noise) -> Step:
+        return self.predictor.finish(field, x, here, None, noise)
 
     def clock(self, level: Level) -> Scalar:
         return self.predictor.clock(level)
+
+    def _correct(self, field: Field, x: Tensor, level: Level, noise: Noise) -> Tensor:
+        state = None
+        for k in range(self.corrections):
+            x, state, _ = self.corrector.step(field, x, level, level, state, noise.fold(k))
+        return x
