@@ -14,8 +14,11 @@ from torch import Tensor, nn
 import scoresde.solvers
 from scoresde import (
     DDIM,
+    ERSDE,
+    SEEDS,
     VPSDE,
     AdamsPC,
+    AdaptiveSDE,
     AdaptiveSolver,
     Ancestral,
     AnnealedLangevin,
@@ -30,10 +33,21 @@ from scoresde import (
     Noise,
     PredictorCorrector,
     ReverseDiffusion,
+    SASolver,
+    SDEDPMSolverPP,
     Solver,
+    StochasticAdamsPC,
 )
+from scoresde.tensors import exp
+
+
+def bell(level):
+    """Return an amount of noise that is largest where the data begin to show."""
+    return exp(-0.1 * level.lam**2)
+
 
 EXAMPLES: dict[type[Solver], tuple[Solver, ...]] = {
+    AdaptiveSDE: (AdaptiveSDE(0.05, 0.05), AdaptiveSDE(0.05, 0.05, tau=bell)),
     AdamsPC: tuple(AdamsPC(k) for k in (1, 2, 3, 4)),
     Ancestral: (Ancestral(), Ancestral(forward_variance=True)),
     AnnealedLangevin: (PredictorCorrector(DDIM(1.0), AnnealedLangevin(), corrections=2),),
@@ -42,6 +56,7 @@ EXAMPLES: dict[type[Solver], tuple[Solver, ...]] = {
     DormandPrince: (DormandPrince(),),
     Euler: (Euler(),),
     EulerMaruyama: (EulerMaruyama(), EulerMaruyama(0.5), EulerMaruyama(0.0)),
+    ERSDE: (ERSDE(1), ERSDE(2), ERSDE(3), ERSDE(2, phi=lambda rho: rho**1.5)),
     Heun: (Heun(), Heun(churn=0.1), Heun(churn=0.2, churn_range=(0.05, 5.0), churn_noise=1.01)),
     Langevin: (
         PredictorCorrector(corrector=Langevin()),
@@ -50,6 +65,10 @@ EXAMPLES: dict[type[Solver], tuple[Solver, ...]] = {
     ),
     PredictorCorrector: (PredictorCorrector(Ancestral(), AnnealedLangevin(snr=0.1)),),
     ReverseDiffusion: (ReverseDiffusion(),),
+    SASolver: (SASolver(), SASolver(1, 1), SASolver(2, 0, tau=0.5), SASolver(3, 2, tau=0.0)),
+    SDEDPMSolverPP: (*(SDEDPMSolverPP(k) for k in (1, 2, 3)), SDEDPMSolverPP(2, tau=bell)),
+    SEEDS: (*(SEEDS(k) for k in (1, 2, 3)), SEEDS(2, tau=0.5), SEEDS(3, tau=0.0)),
+    StochasticAdamsPC: tuple(StochasticAdamsPC(tau) for tau in (1.0, 0.5, bell)),
 }
 """Examples of every class; a corrector's are predictors with it."""
 

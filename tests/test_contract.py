@@ -10,12 +10,24 @@ import torch
 from solver_examples import EXAMPLES, SOLVERS, churns, concrete_solvers, couples, label
 
 import scoresde
-from scoresde import DDIM, AdamsPC, DormandPrince, DPMSolverPP, Euler, Heun, Langevin, Step
+from scoresde import (
+    DDIM,
+    AdamsPC,
+    AdaptiveSDE,
+    DormandPrince,
+    DPMSolverPP,
+    Euler,
+    Heun,
+    Langevin,
+    SASolver,
+    Step,
+    StochasticAdamsPC,
+)
 from scoresde.tensors import lincomb
 from scoresde.testing import ContractError, OperationCounter, check_solver, count_operations
 
 # the loop hands these a history, or several stages, to combine
-OPERATIONS = {AdamsPC: 12, DormandPrince: 8}
+OPERATIONS = {AdamsPC: 12, DormandPrince: 8, SASolver: 12, StochasticAdamsPC: 12, AdaptiveSDE: 12}
 
 
 def test_every_solver_of_the_package_has_examples_and_is_exported():

@@ -12,8 +12,10 @@ from torch import nn
 import scoresde as sd
 from scoresde import (
     DDIM,
+    SEEDS,
     VPSDE,
     AdamsPC,
+    AdaptiveSDE,
     AdaptiveSolver,
     Ancestral,
     Denoiser,
@@ -43,7 +45,7 @@ def finite_or_refused(solver, sde, dtype, steps):
 def needs_finite_drift(solver):
     solver = getattr(solver, "predictor", solver)
     inverts = solver in (ReverseDiffusion(), Ancestral(forward_variance=True))
-    return inverts or isinstance(solver, EulerMaruyama)
+    return inverts or isinstance(solver, EulerMaruyama | SEEDS | AdaptiveSDE)
 
 
 @pytest.mark.parametrize("solver", SOLVERS, ids=label)

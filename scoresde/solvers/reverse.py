@@ -12,14 +12,14 @@ from scoresde.sde import Level
 from scoresde.solvers.base import Solver
 from scoresde.tensors import Scalar, exp, expm1, sqrt
 
-Tau = float | Callable[[Level], float]
+Tau = float | Callable[[Level], Scalar]
 """An amount of noise: a number, or a function of the level, held constant over a step."""
 
 
 class ReverseSolver(Solver):
-    """A solver of the reverse SDE with the amount of noise tau,
+    """A solver of the reverse SDE with any amount of noise.
 
-        dx = [f x - (1 + tau^2) / 2 g^2 score] dt + tau g dw.
+        dx = [f x - (1 + tau^2) / 2 g^2 score] dt + tau g dw
 
     Every tau has the same marginals (Zhang and Chen 2021, arXiv:2110.07579, Prop. 1): tau = 1 is
     the reverse SDE of Song et al. 2021 (arXiv:2011.13456, eq. 6), tau = 0 the probability flow.
@@ -44,7 +44,7 @@ class ReverseSolver(Solver):
     def stochastic(self) -> bool:
         return callable(self.tau) or self.tau > 0.0
 
-    def amount(self, level: Level) -> float:
+    def amount(self, level: Level) -> Scalar:
         """Return tau of a step that starts at a level."""
         return self.tau(level) if callable(self.tau) else self.tau
 
@@ -71,7 +71,7 @@ class ReverseKernel(NamedTuple):
     std: Scalar
 
 
-def reverse_kernel(here: Level, there: Level, tau: float) -> ReverseKernel:
+def reverse_kernel(here: Level, there: Level, tau: Scalar) -> ReverseKernel:
     """Return the exact step of the reverse SDE where x0 is constant.
 
     keep = sigma_s / sigma_t e^{-tau^2 h} and std^2 = sigma_s^2 (1 - e^{-2 tau^2 h}), with
@@ -79,5 +79,6 @@ def reverse_kernel(here: Level, there: Level, tau: float) -> ReverseKernel:
     """
     h, square = there.lam - here.lam, tau * tau
     keep = there.sigma / here.sigma * exp(-h) ** square  # 1 for tau = 0, h infinite or not
-    std = there.sigma * sqrt(-expm1(-2.0 * square * h)) if square > 0.0 else 0.0
-    return ReverseKernel(keep, std)
+    if not isinstance(square, Tensor) and square == 0.0:
+        return ReverseKernel(keep, 0.0)  # h may be infinite
+    return ReverseKernel(keep, there.sigma * sqrt(-expm1(-2.0 * square * h)))

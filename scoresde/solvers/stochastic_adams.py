@@ -29,12 +29,12 @@ class Past(NamedTuple):
         nodes: the last predictions of x0, newest first, each with its lam.
     """
 
-    rate: float
+    rate: Scalar
     nodes: tuple[tuple[Scalar, Term], ...]
 
 
 class StochasticAdams(ReverseSolver):
-    """A multistep method on x0, in lam, for the exact form of a step of the reverse SDE,
+    """A multistep method on x0, in lam, for the exact form of a step of the reverse SDE.
 
         x_s = sigma_s / sigma_t e^{-tau^2 h} x_t + sigma_s sqrt(1 - e^{-2 tau^2 h}) z
               + alpha_s * integral of rate e^{-rate (lam_s - lam)} x0(lam) dlam from t to s,
@@ -52,10 +52,10 @@ class StochasticAdams(ReverseSolver):
     carry: float = 0.0
 
     @abstractmethod
-    def predict(self, lams: Sequence[Scalar], stop: Scalar, rate: float) -> Weights:
+    def predict(self, lams: Sequence[Scalar], stop: Scalar, rate: Scalar) -> Weights:
         """Return the weights of the first x0 at lams, over the step from lams[0] to stop."""
 
-    def correct(self, lams: Sequence[Scalar], rate: float) -> Weights:
+    def correct(self, lams: Sequence[Scalar], rate: Scalar) -> Weights:
         """Return by how much the weights of the step from lams[1] to lams[0] change."""
         return ()
 
@@ -66,9 +66,9 @@ class StochasticAdams(ReverseSolver):
         tau = self.amount(here)
         rate = 1.0 + tau * tau
         keep, std = reverse_kernel(here, there, tau)
-        first, *rest = weights = self.predict(lams, there.lam, rate)
-        # the correction moves x by alpha dx0, and x0 by the share of dx0 that is carried
-        shift = keep * here.alpha + there.alpha * first * self.carry
+        weights = self.predict(lams, there.lam, rate)
+        # a change of d moves x by alpha d, and x0 by the share of d that is carried
+        shift = keep * here.alpha + there.alpha * weights[0] * self.carry
         pairs = zip(_padded(weights, terms), _padded(change, terms), strict=True)
         moves = [there.alpha * w + shift * c for w, c in pairs]
         drift = [(keep, x), *_scaled(moves, terms)]
@@ -137,7 +137,7 @@ class SDEDPMSolverPP(StochasticAdams):
     def memory(self) -> int:
         return self.nodes - 1
 
-    def predict(self, lams: Sequence[Scalar], stop: Scalar, rate: float) -> Weights:
+    def predict(self, lams: Sequence[Scalar], stop: Scalar, rate: Scalar) -> Weights:
         if len(lams) != 2:
             return adams_weights(lams, lams[0], stop, rate)
         h = stop - lams[0]
@@ -185,10 +185,10 @@ class SASolver(StochasticAdams):
     def memory(self) -> int:
         return max(self.predictor, self.corrector)
 
-    def predict(self, lams: Sequence[Scalar], stop: Scalar, rate: float) -> Weights:
+    def predict(self, lams: Sequence[Scalar], stop: Scalar, rate: Scalar) -> Weights:
         return adams_weights(lams[: self.predictor], lams[0], stop, rate)
 
-    def correct(self, lams: Sequence[Scalar], rate: float) -> Weights:
+    def correct(self, lams: Sequence[Scalar], rate: Scalar) -> Weights:
         if self.corrector == 0:
             return ()
         new = adams_weights(lams[: self.corrector + 1], lams[1], lams[0], rate)
@@ -222,14 +222,14 @@ class StochasticAdamsPC(StochasticAdams):
     memory = 2
     carry = 0.75
 
-    def predict(self, lams: Sequence[Scalar], stop: Scalar, rate: float) -> Weights:
+    def predict(self, lams: Sequence[Scalar], stop: Scalar, rate: Scalar) -> Weights:
         if len(lams) == 1:
             return adams_weights(lams, lams[0], stop, rate)
         first, second = adams_weights(lams[:2], lams[0], stop, rate)
         damped = second * _damping(stop - lams[0], rate)
         return first + second - damped, damped
 
-    def correct(self, lams: Sequence[Scalar], rate: float) -> Weights:
+    def correct(self, lams: Sequence[Scalar], rate: Scalar) -> Weights:
         gain, _ = adams_weights(lams[:2], lams[1], lams[0], rate)
         if len(lams) == 2:
             return gain, -gain
@@ -238,8 +238,8 @@ class StochasticAdamsPC(StochasticAdams):
         return gain, -gain - rise, rise
 
 
-def adams_weights(lams: Sequence[Scalar], start: Scalar, stop: Scalar, rate: float) -> Weights:
-    """Return the integrals of rate e^{-rate (stop - lam)} times the Lagrange polynomials of lams."""
+def adams_weights(lams: Sequence[Scalar], start: Scalar, stop: Scalar, rate: Scalar) -> Weights:
+    """Return the integrals of rate e^{-rate (stop - lam)} L_j(lam), L_j being 1 at lams[j] only."""
     if len(lams) == 1:
         return (-expm1(-rate * (stop - start)),)
     middle, half = 0.5 * (stop + start), 0.5 * (stop - start)
@@ -260,7 +260,7 @@ def _lagrange(lam: Scalar, j: int, nodes: Sequence[Scalar]) -> Scalar:
     return value
 
 
-def _damping(h: Scalar, rate: float) -> Scalar:
+def _damping(h: Scalar, rate: Scalar) -> Scalar:
     return 1.0 / (1.0 + 0.8 * rate * h)
 
 

@@ -20,6 +20,7 @@ from scoresde.testing.orders import (
     convergence,
     measured_order,
 )
+from scoresde.testing.reference import ExactReverse
 from scoresde.testing.report import ContractError, Finding, Report
 
 __all__ = [
@@ -28,6 +29,7 @@ __all__ = [
     "AlternatingGrid",
     "ContractError",
     "Convergence",
+    "ExactReverse",
     "Finding",
     "NotAffine",
     "OperationCounter",
