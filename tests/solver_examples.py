@@ -47,7 +47,7 @@ def bell(level):
 
 
 EXAMPLES: dict[type[Solver], tuple[Solver, ...]] = {
-    AdaptiveSDE: (AdaptiveSDE(0.05, 0.05), AdaptiveSDE(0.05, 0.05, tau=bell)),
+    AdaptiveSDE: (AdaptiveSDE(0.1, 0.1),),
     AdamsPC: tuple(AdamsPC(k) for k in (1, 2, 3, 4)),
     Ancestral: (Ancestral(), Ancestral(forward_variance=True)),
     AnnealedLangevin: (PredictorCorrector(DDIM(1.0), AnnealedLangevin(), corrections=2),),

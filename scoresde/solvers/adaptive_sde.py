@@ -71,7 +71,7 @@ class AdaptiveSDE(ReverseSolver, AdaptiveSolver):
         x0 = field(predicted, there).x0
         gain = _gain((1.0 + tau * tau) * (there.lam - here.lam))
         move = lincomb((gain, x0), (-gain, state))
-        error = there.alpha * move
+        error = lincomb((there.alpha, move))
         return Step(predicted + error, lincomb((1.0, x0), (0.75, move)), error)
 
     def position(self, level: Level, data_std: float) -> Scalar:

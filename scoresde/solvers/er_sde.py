@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
@@ -97,26 +96,31 @@ class ERSDE(Solver):
         rho = level.sigma / level.alpha
         return -((rho / self.phi(rho)) ** 2)
 
-    def _weights(self, nodes: Sequence[Scalar], stop: Scalar, kept: Scalar) -> list[Scalar]:
+    def _weights(self, nodes: Sequence[Scalar], stop: Scalar, kept: Scalar) -> tuple[Scalar, ...]:
         """Return the weights of the x0 predictions at nodes, newest first, in x / alpha."""
-        weights: list[Scalar] = [1.0 - kept, *(0.0,) * (len(nodes) - 1)]
         if len(nodes) == 1:
-            return weights
+            return (1.0 - kept,)
+        first, second = self._integrals(nodes[0], nodes[1], stop)
+        last = nodes[0] - nodes[1]
+        slope = first / last
+        if len(nodes) == 2:
+            return 1.0 - kept + slope, -slope
+        before, both = nodes[1] - nodes[2], nodes[0] - nodes[2]
+        new, old = second / (last * both), second / (before * both)
+        return 1.0 - kept + slope + new, -slope - new - old, old
+
+    def _integrals(self, start: Scalar, before: Scalar, stop: Scalar) -> tuple[Scalar, Scalar]:
+        """Return the integrals for the P' of Newton's polynomials, rho and its quadratic."""
         # in log rho, because a step may span decades of rho
-        middle, half = 0.5 * log(stop * nodes[0]), 0.5 * log(stop / nodes[0])
+        middle, half = 0.5 * log(stop * start), 0.5 * log(stop / start)
+        first: Scalar = 0.0
+        second: Scalar = 0.0
         for x, w in _GAUSS:
             rho = exp(middle + half * x)
             density = w * half * rho * (1.0 - self.phi(stop) / self.phi(rho))
-            for j in range(len(nodes)):
-                weights[j] = weights[j] + density * _slope(rho, j, nodes)
-        return weights
-
-
-def _slope(rho: Scalar, j: int, nodes: Sequence[Scalar]) -> Scalar:
-    """Return the derivative of the Lagrange polynomial of a node, one of two or three."""
-    others = [node for i, node in enumerate(nodes) if i != j]
-    rise = 1.0 if len(others) == 1 else 2.0 * rho - others[0] - others[1]
-    return rise / math.prod(nodes[j] - node for node in others)
+            first = first + density
+            second = second + density * (2.0 * rho - start - before)
+        return first, second
 
 
 _GAUSS = tuple(zip(*(a.tolist() for a in np.polynomial.legendre.leggauss(16)), strict=True))
