@@ -240,8 +240,15 @@ class StochasticAdamsPC(StochasticAdams):
 
 def adams_weights(lams: Sequence[Scalar], start: Scalar, stop: Scalar, rate: Scalar) -> Weights:
     """Return the integrals of rate e^{-rate (stop - lam)} L_j(lam), L_j being 1 at lams[j] only."""
+    h = stop - start
+    total = -expm1(-rate * h)
     if len(lams) == 1:
-        return (-expm1(-rate * (stop - start)),)
+        return (total,)
+    if len(lams) == 2:
+        # the difference of like terms is lost in the rounding of the total
+        first = h - total / rate + (start - lams[1]) * total
+        first = first / (lams[0] - lams[1])
+        return first, total - first
     middle, half = 0.5 * (stop + start), 0.5 * (stop - start)
     totals: list[Scalar] = [0.0] * len(lams)
     for x, w in _GAUSS:
