@@ -82,6 +82,8 @@ def solve_adaptive(
             that the error keeps them.
     """
     origin, end = (float(solver.position(level, field.data_std)) for level in (start, stop))
+    if solver.stochastic:
+        noise = _path(solver, noise, start, stop)
     every = way = _depart(field, x, solver, origin, end)
     some, draws, budget = field, noise, solver.max_nfe - denoise
     bar = tqdm(total=len(x), disable=not progress)
@@ -116,6 +118,12 @@ def _depart(field: Field, x: Tensor, solver: AdaptiveSolver, origin: float, end:
     )
 
 
+def _path(solver: AdaptiveSolver, noise: Noise, start: Level, stop: Level) -> Noise:
+    last, first = (float(solver.clock(level)) for level in (stop, start))
+    margin = 1e-12 * (abs(last) + abs(first))  # for the rounding of levels between
+    return noise.path(last - margin, first + margin)
+
+
 def _finish(way: _Way, field: Field, solver: AdaptiveSolver, stop: Level, noise: Noise) -> None:
     """Take the samples that arrived on to sigma = 0; the others stay as they were left."""
     done = way.status == DONE
@@ -148,7 +156,7 @@ def _advance(
     way.x, way.state = torch.where(wide, x, way.x), torch.where(wide, state, way.state)
     way.at = torch.where(per_sample(accepted, way.at), target, way.at)
     factor = (SAFETY * ratio.clamp(min=1e-10) ** (-1.0 / solver.order)).clamp(SHRINK, GROW)
-    way.h = way.h * per_sample(factor, way.h)
+    way.h = (way.h * per_sample(factor, way.h)).clamp(-solver.longest, solver.longest)
     way.calls = way.calls + running * solver.evals
     # in order of precedence, the last that holds
     tiny = way.h.flatten().abs() < SMALLEST_STEP * abs(ends[1] - ends[0])

@@ -150,6 +150,24 @@ class Gaussian(GaussianMixture):
         out = alpha * self.means.to(x) + torch.einsum("kij,bkj->bki", self.axes.to(x), moved)
         return out.reshape(x.shape)
 
+    def reverse(self, x: Tensor, here: Level, there: Level, z: Tensor) -> Tensor:
+        """Map unit normals z (B, *) to draws of x_u at a less noisy level, given x_t (B, *).
+
+        Along the axes of C, with V = alpha^2 c^2 + sigma^2 and x_t = a x_u + s eps forwards,
+
+            x_u | x_t ~ N(alpha_u m + a V_u / V_t (x_t - alpha_t m), s^2 V_u / V_t),
+
+        which is the law of the reverse SDE, whatever the distance.
+        """
+        alpha_t, sigma_t, before, coordinates = self._project(x, here)
+        alpha_u, sigma_u, after, _ = self._project(x, there)
+        scale = alpha_t / alpha_u
+        kept = scale * sigma_u
+        std = ((sigma_t - kept) * (sigma_t + kept) * after / before).sqrt()
+        drawn = scale * after / before * coordinates + std * z.flatten(1)[:, None]
+        out = alpha_u * self.means.to(x) + torch.einsum("kij,bkj->bki", self.axes.to(x), drawn)
+        return out.reshape(x.shape)
+
 
 class ExactDenoiser(BaseDenoiser):
     """The exact denoiser of a Gaussian mixture, at every level of a process.

@@ -40,6 +40,20 @@ class Noise(ABC):
         """
         return self.normal(like, start, stop)
 
+    def path(self, start: float, stop: float) -> Noise:
+        """Return the source whose increments within [start, stop] are those of one path.
+
+        Adaptive steps need it: the halves of a rejected step add up to that step, where fresh
+        draws in its stead would favour the draws that are easily accepted.
+
+        Raises:
+            ValueError: a source that has no path.
+        """
+        raise ValueError(
+            f"noise={self}: increments over spans that overlap do not agree, which adaptive steps "
+            f"need; give SeededNoise or BrownianNoise, or define path()"
+        )
+
     @abstractmethod
     def fold(self, key: int) -> Noise:
         """Return an independent source, named by an integer, for a repeated visit of a span."""
@@ -82,6 +96,10 @@ class SeededNoise(Noise):
         radius = (-2.0 * u.log()).sqrt()
         pairs = torch.cat([radius * angle.cos(), radius * angle.sin()], 1)
         return pairs[:, :size].reshape(like.shape).to(like.dtype)
+
+    def path(self, start: float, stop: float) -> BrownianNoise:
+        """Return the Brownian motion of the same seed and samples."""
+        return BrownianNoise(self.seed, start, stop)._with(self)
 
     def fold(self, key: int) -> SeededNoise:
         folded = SeededNoise(self.seed, start=self._start, indices=self._indices)
@@ -150,6 +168,9 @@ class BrownianNoise(Noise):
                 total = lincomb((1.0, total), (rest, self.normal(like, level, i)))
         return total
 
+    def path(self, start: float, stop: float) -> BrownianNoise:
+        return self
+
     def fold(self, key: int) -> BrownianNoise:
         return self._with(self._keys.fold(key))
 
@@ -198,6 +219,9 @@ class RecordedNoise(Noise):
 
     def increment(self, like: Tensor, start: Scalar, stop: Scalar) -> Tensor:
         return self._keep(self.source.increment(like, start, stop))
+
+    def path(self, start: float, stop: float) -> RecordedNoise:
+        return RecordedNoise(self.source.path(start, stop), self.draws)
 
     def fold(self, key: int) -> RecordedNoise:
         return RecordedNoise(self.source.fold(key), self.draws)

@@ -18,12 +18,15 @@ from scoresde import (
     BH1,
     DDIM,
     DEIS,
+    ERSDE,
     IPNDM,
     MALA,
     PNDM,
     RK4,
+    SEEDS,
     VPSDE,
     AdamsPC,
+    AdaptiveSDE,
     AdaptiveSolver,
     Ancestral,
     AnnealedLangevin,
@@ -53,7 +56,10 @@ from scoresde import (
     Restart,
     ReverseDiffusion,
     Rho,
+    SASolver,
+    SDEDPMSolverPP,
     Solver,
+    StochasticAdamsPC,
     TimeFrame,
     Tsitouras,
     UnderdampedLangevin,
@@ -63,10 +69,18 @@ from scoresde import (
     Vary,
     X0Frame,
 )
+from scoresde.tensors import exp
 from scoresde.testing.orders import Family
+
+
+def bell(level):
+    """Return an amount of noise that is largest where the data begin to show."""
+    return exp(-0.1 * level.lam**2)
+
 
 EXAMPLES: dict[type[Solver], tuple[Solver, ...]] = {
     AdamsPC: tuple(AdamsPC(k) for k in (1, 2, 3, 4)),
+    AdaptiveSDE: (AdaptiveSDE(0.1, 0.1),),
     Ancestral: (Ancestral(), Ancestral(forward_variance=True)),
     AnnealedLangevin: (PredictorCorrector(DDIM(1.0), AnnealedLangevin(), corrections=2),),
     BogackiShampine: (BogackiShampine(),),
@@ -84,6 +98,7 @@ EXAMPLES: dict[type[Solver], tuple[Solver, ...]] = {
     DPMSolverPPSingle: tuple(DPMSolverPPSingle(k) for k in (1, 2, 3)),
     DormandPrince: (DormandPrince(),),
     DormandPrince853: (DormandPrince853(),),
+    ERSDE: (ERSDE(1), ERSDE(2), ERSDE(3), ERSDE(2, phi=lambda rho: rho**1.5)),
     Euler: (Euler(), Euler(PolarFrame())),
     EulerMaruyama: (EulerMaruyama(), EulerMaruyama(0.5), EulerMaruyama(0.0)),
     ExponentialAdams: (
@@ -122,6 +137,10 @@ EXAMPLES: dict[type[Solver], tuple[Solver, ...]] = {
         Restart(Restart(DDIM(1.0), 0.3, 0.6), bottom=1.0, top=2.0),
     ),
     ReverseDiffusion: (ReverseDiffusion(),),
+    SASolver: (SASolver(), SASolver(1, 1), SASolver(2, 0, tau=0.5), SASolver(3, 2, tau=0.0)),
+    SDEDPMSolverPP: (*(SDEDPMSolverPP(k) for k in (1, 2, 3)), SDEDPMSolverPP(2, tau=bell)),
+    SEEDS: (*(SEEDS(k) for k in (1, 2, 3)), SEEDS(2, tau=0.5), SEEDS(3, tau=0.0)),
+    StochasticAdamsPC: tuple(StochasticAdamsPC(tau) for tau in (1.0, 0.5, bell)),
     Tsitouras: (Tsitouras(),),
     UnderdampedLangevin: (PredictorCorrector(DDIM(1.0), UnderdampedLangevin(), corrections=3),),
     UniC: (

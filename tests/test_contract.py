@@ -18,14 +18,17 @@ from scoresde import (
     IPNDM,
     PNDM,
     AdamsPC,
+    AdaptiveSDE,
     DormandPrince,
     DormandPrince853,
     ExponentialAdams,
     Heun,
     Langevin,
     Restart,
+    SASolver,
     Solver,
     Step,
+    StochasticAdamsPC,
     Tsitouras,
     UniC,
     UniP,
@@ -44,6 +47,7 @@ from scoresde.testing import (
 
 # the loop hands these a history, or several stages, to combine
 OPERATIONS = {AdamsPC: 12, UniC: 12, UniPC: 12, DormandPrince: 7, Tsitouras: 7, DormandPrince853: 9}
+OPERATIONS |= dict.fromkeys((SASolver, StochasticAdamsPC, AdaptiveSDE), 12)
 # four slopes to add up are one more than the budget has room for
 OPERATIONS |= dict.fromkeys((DEIS, ExponentialAdams, IPNDM, PNDM, UniP), 7)
 

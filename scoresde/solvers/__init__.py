@@ -1,6 +1,7 @@
 """Solvers: one method family a file, each a step from level to level."""
 
 from scoresde.solvers.adams import AdamsPC
+from scoresde.solvers.adaptive_sde import AdaptiveSDE
 from scoresde.solvers.base import Corrector, Solver, Step
 from scoresde.solvers.churned import Churned
 from scoresde.solvers.ddim import DDIM, Ancestral
@@ -11,6 +12,7 @@ from scoresde.solvers.dpm_solver import (
     DPMSolverPPSingle,
 )
 from scoresde.solvers.dpm_solver_pp import DPMSolverPP
+from scoresde.solvers.er_sde import ERSDE
 from scoresde.solvers.euler_maruyama import EulerMaruyama
 from scoresde.solvers.flow import RK4, Euler, Heun, Midpoint
 from scoresde.solvers.frames import EpsFrame, Frame, LogFrame, PolarFrame, TimeFrame, X0Frame
@@ -21,6 +23,7 @@ from scoresde.solvers.multistep import DEIS, ExponentialAdams, Multistep
 from scoresde.solvers.pndm import IPNDM, PNDM
 from scoresde.solvers.predictor_corrector import PredictorCorrector
 from scoresde.solvers.restart import Restart
+from scoresde.solvers.reverse import ReverseSolver
 from scoresde.solvers.reverse_diffusion import ReverseDiffusion
 from scoresde.solvers.runge_kutta import (
     AdaptiveSolver,
@@ -28,6 +31,13 @@ from scoresde.solvers.runge_kutta import (
     DormandPrince,
     DormandPrince853,
     Tsitouras,
+)
+from scoresde.solvers.seeds import SEEDS
+from scoresde.solvers.stochastic_adams import (
+    SASolver,
+    SDEDPMSolverPP,
+    StochasticAdams,
+    StochasticAdamsPC,
 )
 from scoresde.solvers.underdamped import UnderdampedLangevin
 from scoresde.solvers.unipc import UniC, UniP, UniPC
@@ -37,11 +47,14 @@ __all__ = [
     "BH2",
     "DDIM",
     "DEIS",
+    "ERSDE",
     "IPNDM",
     "MALA",
     "PNDM",
     "RK4",
+    "SEEDS",
     "AdamsPC",
+    "AdaptiveSDE",
     "AdaptiveSolver",
     "Ancestral",
     "AnnealedLangevin",
@@ -74,9 +87,14 @@ __all__ = [
     "PredictorCorrector",
     "Restart",
     "ReverseDiffusion",
+    "ReverseSolver",
     "Rho",
+    "SASolver",
+    "SDEDPMSolverPP",
     "Solver",
     "Step",
+    "StochasticAdams",
+    "StochasticAdamsPC",
     "Time",
     "TimeFrame",
     "Tsitouras",

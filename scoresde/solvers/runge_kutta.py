@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from abc import abstractmethod
 from dataclasses import dataclass
 from typing import ClassVar
@@ -35,6 +36,7 @@ class AdaptiveSolver(Solver):
         rtol: relative tolerance.
         atol: absolute tolerance, in units of x.
         max_nfe: network calls that one sample may take, never exceeded.
+        longest: the longest step, in the variable that steps are measured in.
 
     Raises:
         ValueError: tolerances that are not positive, or max_nfe too small for one step.
@@ -43,6 +45,7 @@ class AdaptiveSolver(Solver):
     rtol: float = 1e-5
     atol: float = 1e-5
     max_nfe: int = 10_000
+    longest = math.inf
 
     def __post_init__(self) -> None:
         if not (self.rtol > 0.0 and self.atol > 0.0):

@@ -23,6 +23,7 @@ from scoresde.testing.orders import (
     measured_order,
 )
 from scoresde.testing.processes import check_process
+from scoresde.testing.reference import ExactReverse
 from scoresde.testing.report import ContractError, Finding, Report
 from scoresde.testing.samplers import InjectedDraws, Sampler
 from scoresde.testing.strong import strong_convergence
@@ -33,6 +34,7 @@ __all__ = [
     "AlternatingGrid",
     "ContractError",
     "Convergence",
+    "ExactReverse",
     "Finding",
     "InjectedDraws",
     "NotAffine",
