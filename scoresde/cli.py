@@ -6,6 +6,7 @@ import difflib
 import importlib
 import inspect
 import json
+import math
 import os
 import runpy
 import sys
@@ -49,7 +50,7 @@ def main() -> int:
         "likelihood": _likelihood,
     }
     words = sys.argv[1:]
-    if not words or words[0] in ("help", "--help", "-h"):
+    if not words or words[0] == "help" or {"--help", "-h"} & set(words):
         print(USAGE, end="")
         return 0 if words else 2
     if words[0] not in (*commands, "check"):
@@ -81,6 +82,8 @@ def _flags(command: str, words: list[str]) -> Any:
     flags.DEFINE_string("workdir", default, "folder of the run", flag_values=values)
     flags.DEFINE_integer("n", None, "samples", lower_bound=1, flag_values=values)
     flags.DEFINE_integer("seed", 0, "seed", lower_bound=0, flag_values=values)
+    words = _joined(words)
+    _require_known(words, (*values, "config"))
     given = {name: value for name, _, value in (word.partition("=") for word in words)}
     start = _configuration(command, given.get("--config"), given.get("--workdir"))
     words = [word for word in words if not word.startswith("--config=")]
@@ -95,6 +98,27 @@ def _flags(command: str, words: list[str]) -> Any:
     if values.workdir is None:
         raise ValueError("--workdir is missing: give a folder for the run")
     return values
+
+
+def _joined(words: list[str]) -> list[str]:
+    """Return the words with `--flag value` written `--flag=value`."""
+    joined: list[str] = []
+    for word in words:
+        last = joined[-1] if joined else ""
+        if last.startswith("--") and "=" not in last and not word.startswith("--"):
+            joined[-1] = f"{last}={word}"
+        else:
+            joined.append(word)
+    return joined
+
+
+def _require_known(words: list[str], flags: tuple[str, ...]) -> None:
+    for word in words:
+        name = word.lstrip("-").partition("=")[0].partition(".")[0]
+        if word.startswith("--") and name not in flags:
+            close = difflib.get_close_matches(name, flags, n=1)
+            nearest = f"; did you mean --{close[0]}?" if close else ""
+            raise ValueError(f"{word}: no such flag{nearest}")
 
 
 def _configuration(command: str, file: str | None, workdir: str | None) -> Any:
@@ -129,7 +153,8 @@ def _train(flags: Any) -> None:
     from scoresde.run import train_run
 
     run = train_run(flags.config, Path(flags.workdir))
-    print(f"trained {flags.config.train.steps} steps, loss {run.history[-1].loss:.4g}")
+    loss = f", loss {run.history[-1].loss:.4g}" if run.history else ""
+    print(f"trained {flags.config.train.steps} steps{loss}")
 
 
 def _sample(flags: Any) -> None:
@@ -159,15 +184,17 @@ def _likelihood(flags: Any) -> None:
     results = measure(run, run.held_out(flags.n), flags.seed)
     bits = torch.cat([r.bits_per_dim for r in results]).double()
     trace = torch.cat([r.bits_per_dim_stderr for r in results]).double()
-    nats = torch.cat([r.nats for r in results])
+    nats, n = torch.cat([r.nats for r in results]), len(bits)
     summary = {
-        "samples": len(bits),
+        "samples": n,
         "bits_per_dim": float(bits.mean()),
-        "stderr": float(bits.std() / len(bits) ** 0.5),
-        "trace_stderr": float(trace.square().sum().sqrt() / len(bits)),
+        "stderr": float(((bits - bits.mean()).square().sum() / (n * (n - 1))).sqrt()),
+        "trace_stderr": float(trace.square().sum().sqrt() / n),
         "nfe": float(torch.cat([r.nfe for r in results]).double().mean()),
     }
-    np.savez(folder / "likelihood.npz", bits_per_dim=bits, trace_stderr=trace, nats=nats.cpu())
+    # one sample, or one probe, has no standard error, and JSON no NaN
+    summary = {name: x if math.isfinite(x) else None for name, x in summary.items()}
+    np.savez(folder / "likelihood.npz", bits_per_dim=bits, trace_stderr=trace, nats=nats)
     text = json.dumps(summary, indent=2)
     (folder / "likelihood.json").write_text(text + os.linesep)
     print(text)

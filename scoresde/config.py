@@ -15,12 +15,14 @@ import difflib
 import inspect
 import json
 from collections.abc import Iterable, Mapping
+from dataclasses import asdict
 from pathlib import Path
 from types import FunctionType
 from typing import Any, TypeVar
 
 import torch
 from ml_collections import ConfigDict
+from ml_collections.config_dict import placeholder
 from torch import nn
 
 import scoresde
@@ -28,7 +30,7 @@ from scoresde import data, nets
 from scoresde.data import Affine, Dataset
 from scoresde.denoiser import Denoiser
 from scoresde.sde import SDE
-from scoresde.training import losses
+from scoresde.training import atomic, losses
 
 T = TypeVar("T")
 
@@ -52,6 +54,8 @@ def defaults() -> Config:
     config.data = "digits()"
     config.conditional = True  # whether the network is told the class
     config.low, config.high = -1.0, 1.0  # what grey levels are mapped to
+    config.transform = placeholder(str)  # to model space, such as "Affine(scale=2.0)"; or fitted
+    config.data_std = placeholder(float)  # of the data there; or measured
     config.sde = "VPSDE()"
     config.net = "MLP(hidden=256, depth=4)"
     config.predicts = "edm"
@@ -118,6 +122,8 @@ def build_data(config: Config) -> tuple[Dataset, Affine]:
     dataset = build(config.data, Dataset)
     if not len(dataset.test):
         dataset = dataset.split(0.1, seed=config.seed)
+    if config.transform is not None:
+        return dataset, build(config.transform, Affine)
     if dataset.levels is None:
         return dataset, Affine.standardise(dataset.train)
     return dataset, Affine.bins(dataset.levels, config.low, config.high)
@@ -136,26 +142,46 @@ def build_model(config: Config, dataset: Dataset, transform: Affine) -> Denoiser
             dims=len(shape) - 1,
             num_classes=dataset.num_classes if config.conditional else None,
         )
-    std = float(transform.forward(dataset.train[:10_000]).double().std())
+    std = config.data_std
+    if std is None:
+        std = float(transform.forward(dataset.train[:10_000]).double().std())
     sde, feed = build(config.sde, SDE), build(config.time_input, FunctionType)
     return Denoiser(net, sde, config.predicts, data_std=std, time_input=feed)
 
 
-def identity(config: Config) -> dict[str, Any]:
+def identity(config: Config, transform: Affine) -> dict[str, Any]:
     """Return what two runs must share for one to go on where the other stopped.
 
     Training itself compares the process, the objective and the optimizer.
     """
     names = ("data", "conditional", "low", "high", "net")
-    shared = {name: config[name] for name in names}
+    shared = {name: config[name] for name in names} | {"transform": asdict(transform)}
     return shared | {name: config.train[name] for name in ("batch_size", "flip")}
+
+
+def settle(config: Config, transform: Affine, data_std: float) -> Config:
+    """Return a configuration with what was fitted to its data, for good: sums depend on threads."""
+    settled = config.copy_and_resolve_references()
+    settled.transform, settled.data_std = repr(transform), data_std
+    return settled
+
+
+def recall(config: Config, workdir: Path) -> Config:
+    """Return a configuration with what a run in a folder, if it is of the same data, settled."""
+    if not (workdir / FILE).is_file() or not any(workdir.glob("step-*")):
+        return config
+    former, recalled = load(workdir), config.copy_and_resolve_references()
+    if all(former[name] == config[name] for name in ("data", "low", "high")):
+        for name in ("transform", "data_std"):
+            if recalled[name] is None:
+                recalled[name] = former[name]
+    return recalled
 
 
 def save(config: Config, workdir: Path) -> None:
     """Write a configuration to a run's folder, where `load` finds it."""
     workdir.mkdir(parents=True, exist_ok=True)
-    text = json.dumps(config.to_dict(), indent=2) + "\n"
-    (workdir / FILE).write_text(text)
+    atomic.replace(workdir / FILE, json.dumps(config.to_dict(), indent=2) + "\n")
 
 
 def load(workdir: Path) -> Config:

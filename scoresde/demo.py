@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from scoresde.config import Config
+from scoresde.config import Config, build_data
 from scoresde.grids import DensityGrid
 from scoresde.metrics import ConfidentShare, MixtureBits, mixture_bits
 from scoresde.report import ACCENT, INK, MUTED, Report, stretch
@@ -80,11 +80,12 @@ def demo(config: Config, workdir: Path) -> Path:
         ValueError: the data are not images with grey levels and classes.
     """
     start = time.perf_counter()
-    run = train_run(config, workdir)
-    if run.data.levels is None or run.data.train_labels is None or len(run.data.shape) != 3:
+    data, _ = build_data(config)
+    if data.levels is None or data.train_labels is None or data.shape[:-2] not in ((1,), (3,)):
         raise ValueError(f"data={config.data!r}: the demo needs images with grey levels and labels")
+    run = train_run(config, workdir)
     trained = time.perf_counter() - start
-    classifier = ConfidentShare(run.data.train, run.data.train_labels)
+    classifier = ConfidentShare(data.train, data.train_labels)
     drawn = [_draw(run, classifier, *way) for way in WAYS]
     bits = _measure(run)
     report = _report(run, drawn, classifier(run.data.test), bits)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -73,10 +73,18 @@ class Run:
 
 
 def build_run(config: Config) -> Run:
-    """Return the untrained run of a configuration, on the GPU where there is one."""
+    """Return the untrained run of a configuration, on the GPU where there is one.
+
+    Raises:
+        ValueError: settings that are out of range.
+    """
+    for section in ("sample", "likelihood"):
+        if config[section].batch_size < 1:
+            raise ValueError(f"{section}.batch_size={config[section].batch_size}: at least 1")
     data, transform = configs.build_data(config)
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    return Run(config, data, transform, configs.build_model(config, data, transform).to(device))
+    model = configs.build_model(config, data, transform).to(device)
+    return Run(configs.settle(config, transform, model.data_std), data, transform, model)
 
 
 def load_run(workdir: Path, config: Config) -> Run:
@@ -95,9 +103,10 @@ def train_run(config: Config, workdir: Path) -> Run:
     """Train the run of a configuration in a folder, or go on where it stopped.
 
     Raises:
-        ValueError: a checkpoint of another configuration in the folder, which is left as it is.
+        ValueError: a checkpoint of another configuration in the folder, which is left as it is;
+            settings that are out of range, or that the data do not allow.
     """
-    run = build_run(config)
+    run = build_run(configs.recall(config, workdir))
     optim, chosen = config.optim, config.train
     decay = CosineDecay(chosen.steps, optim.warmup) if optim.decay else Warmup(optim.warmup)
     board = _tensorboard(run, workdir)
@@ -110,18 +119,18 @@ def train_run(config: Config, workdir: Path) -> Run:
         schedule=decay,
         ema_decay=chosen.ema_decay,
         grad_clip=chosen.grad_clip,
-        amp=None if chosen.amp == "auto" else chosen.amp == "on",
+        amp=_amp(chosen.amp),
         seed=config.seed,
         workdir=workdir,
-        config=configs.identity(config),
+        config=configs.identity(config, run.transform),
         checkpoint_every=chosen.checkpoint_every,
         log_every=chosen.log_every,
+        # not before it is known that the folder holds no other run
+        begin=lambda _: configs.save(run.config, workdir),
         callbacks=board,
     )
     for callback in board:
         callback.close()
-    # only now is it known that the folder holds no other run
-    configs.save(config, workdir)
     average = state.ema.module
     assert isinstance(average, BaseDenoiser)
     return replace(run, model=average.eval(), history=tuple(state.history))
@@ -138,6 +147,7 @@ def draw(run: Run, n: int, seed: int = 0, **settings: Any) -> tuple[Tensor, int]
     """
     settings = settings or run.settings("sample")
     shape, size = run.data.shape, run.config.sample.batch_size
+    prior = run.prior()
     drawn, calls = [], 0
     for start in tqdm(range(0, n, size), desc="sampling", leave=False):
         count = min(size, n - start)
@@ -147,7 +157,7 @@ def draw(run: Run, n: int, seed: int = 0, **settings: Any) -> tuple[Tensor, int]
             (count, *shape),
             noise=SeededNoise(seed, start=start),
             cond={"label": labels.to(_device(run))} if run.config.conditional else None,
-            prior=run.prior(),
+            prior=prior,
             **settings,
         )
         drawn.append(solution.x.cpu())
@@ -158,21 +168,35 @@ def draw(run: Run, n: int, seed: int = 0, **settings: Any) -> tuple[Tensor, int]
 
 
 def measure(run: Run, x: Tensor, seed: int = 0) -> list[LogLikelihood]:
-    """Return the log-likelihoods of x (B, *), in model space, a batch at a time."""
-    chosen = run.config.likelihood
-    size = chosen.batch_size
+    """Return the log-likelihoods of x (B, *), in model space, a batch at a time, in host memory."""
+    chosen, prior = run.config.likelihood, run.prior()
+    size, trace = chosen.batch_size, configs.build(chosen.trace, Trace)
     return [
-        log_likelihood(
-            run.model,
-            x[start : start + size].to(_device(run)),
-            trace=configs.build(chosen.trace, Trace),
-            transform=run.transform,
-            prior=run.prior(),
-            noise=SeededNoise(seed, start=start),
-            **run.settings("likelihood"),
+        _to_host(
+            log_likelihood(
+                run.model,
+                x[start : start + size].to(_device(run)),
+                trace=trace,
+                transform=run.transform,
+                prior=prior,
+                noise=SeededNoise(seed, start=start),
+                **run.settings("likelihood"),
+            )
         )
         for start in tqdm(range(0, len(x), size), desc="likelihood", leave=False)
     ]
+
+
+def _to_host(result: LogLikelihood) -> LogLikelihood:
+    values = {field.name: getattr(result, field.name) for field in fields(result)}
+    return replace(result, **{k: v.cpu() for k, v in values.items() if isinstance(v, Tensor)})
+
+
+def _amp(word: str) -> bool | None:
+    words = {"auto": None, "on": True, "off": False}
+    if word not in words:
+        raise ValueError(f"train.amp={word!r} must be one of {', '.join(map(repr, words))}")
+    return words[word]
 
 
 def _device(run: Run) -> torch.device:
@@ -211,6 +235,11 @@ def _tensorboard(run: Run, workdir: Path) -> list[TensorBoard]:
         return []
     if not config.train.sample_every:
         return [TensorBoard(workdir / "tensorboard")]
+    if run.data.shape[:-2] not in ((1,), (3,)):
+        raise ValueError(
+            f"train.sample_every={config.train.sample_every}: samples of shape {run.data.shape} "
+            f"are no images (1 or 3, H, W) to show; set it to 0"
+        )
 
     def images(model: BaseDenoiser) -> Tensor:
         pixels, _ = draw(replace(run, model=model.eval()), 64)

@@ -12,7 +12,7 @@ import torch
 from torch import nn
 from training_helpers import CONFIG, Net, Run, assert_equal, contents
 
-from scoresde import EDMSDE, VPSDE, Denoiser
+from scoresde import EDMSDE, VPSDE, Denoiser, GaussianSDE
 from scoresde.training import (
     EMA,
     CorruptCheckpoint,
@@ -44,6 +44,17 @@ def test_the_newest_are_kept(tmp_path):
         run.save(tmp_path, 6, keep=1)
     with pytest.raises(FileExistsError, match="step-000000005"):
         run.save(tmp_path, 5)
+
+
+def test_damaged_ones_do_not_count(tmp_path):
+    run = Run(1)
+    for step in (1, 2, 3):
+        run.save(tmp_path, step, keep=2)
+    (tmp_path / "step-000000003" / "optim.pt").write_bytes(b"#")
+    run.save(tmp_path, 4, keep=2)
+    assert sorted(int(p.name[-1]) for p in tmp_path.iterdir()) == [2, 3, 4]
+    run.save(tmp_path, 5, keep=2)
+    assert sorted(int(p.name[-1]) for p in tmp_path.iterdir()) == [4, 5]
 
 
 def test_tied_weights(tmp_path):
@@ -79,6 +90,31 @@ class TestLoadModel:
             load_model(tmp_path, Denoiser(Net(), replace(VPSDE(), beta_max=19.0)))
         with pytest.raises(ValueError, match=r"model.predicts: expected 'v', found 'eps'"):
             load_model(tmp_path, Denoiser(Net(), VPSDE(), "v"))
+
+    def test_refuses_functions_of_another_content_by_the_same_name(self, tmp_path):
+        def process(rate: float) -> GaussianSDE:
+            return GaussianSDE(lambda t: torch.cos(rate * t), lambda t: torch.sin(rate * t))
+
+        def model(rate: float = 1.5, scale: float = 1.0) -> Denoiser:
+            return Denoiser(Net(), process(rate), time_input=lambda level: scale * level.t)
+
+        one = model()
+        save(tmp_path, 1, one, EMA(one), torch.optim.SGD(one.parameters(), lr=0.1))
+        assert load_model(tmp_path, model()) == 1
+        with pytest.raises(ValueError, match=r"model.alpha: .*\n  model.sigma: "):
+            load_model(tmp_path, model(rate=1.4))
+        with pytest.raises(ValueError, match=r"run:\n  model.fed: "):
+            load_model(tmp_path, model(scale=999.0))
+
+    def test_takes_what_another_processor_rounds_otherwise(self, tmp_path):
+        def model(std: float) -> Denoiser:
+            return Denoiser(Net(), VPSDE(), data_std=std)
+
+        one = model(0.7078369169084159)
+        save(tmp_path, 1, one, EMA(one), torch.optim.SGD(one.parameters(), lr=0.1))
+        assert load_model(tmp_path, model(0.7078369169086598)) == 1
+        with pytest.raises(ValueError, match=r"run:\n  model.data_std: expected 0.70784, found"):
+            load_model(tmp_path, model(0.70784))
 
     def test_nothing_there(self, tmp_path):
         assert latest(tmp_path) is None

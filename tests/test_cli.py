@@ -38,6 +38,11 @@ def test_the_console_script_shows_its_usage():
     assert shown.stdout == cli.USAGE
 
 
+@pytest.mark.parametrize("words", [["help"], ["--help"], ["train", "--help"], ["sample", "-h"]])
+def test_help_is_the_usage(scoresde, words):
+    assert scoresde(*words) == (0, cli.USAGE, "")
+
+
 @pytest.mark.parametrize(
     ("words", "message"),
     [
@@ -47,7 +52,11 @@ def test_the_console_script_shows_its_usage():
         (["train", "--config=nowhere.py", "--workdir=w"], "nowhere.py: no such file"),
         (["train", DIGITS, "--workdir=w", "--config.optim.lrr=1"], 'Did you mean "lr"'),
         (["train", DIGITS, "--workdir=w", "--config.optin.lr=1"], 'Did you mean "optim"'),
-        (["train", DIGITS, "--wrokdir=w"], "Did you mean: workdir"),
+        (["train", DIGITS, "--wrokdir=w"], "did you mean --workdir?"),
+        (["train", DIGITS, "--workdir=w", "--confg.optim.lr=1"], "did you mean --config?"),
+        (["train", DIGITS, "--workdir=w", "--config.train.amp=bf16"], "train.amp='bf16' must be"),
+        (["train", DIGITS, "--workdir=w", "--config.sample.batch_size=0"], "sample.batch_size=0"),
+        (["sample", "--workdir", "elsewhere"], "workdir=elsewhere"),
         (["train", DIGITS, "--workdir=w", "--config.train.steps=many"], "many"),
         (["train", DIGITS, "--workdir=w", "extra"], "extra: not a flag"),
         (["train", DIGITS, "--workdir=w", "--config.sde=VPSED()"], "did you mean 'VPSDE'"),
@@ -150,7 +159,7 @@ def mine(tmp_path, monkeypatch):
     ("words", "status", "line"),
     [
         (["scoresde:DDIM"], 0, "ok    order        declared 1"),
-        (["scoresde:AdamsPC", "--operations=12"], 0, "ok    operations   10 at most"),
+        (["scoresde:AdamsPC", "--operations=12"], 0, "ok    operations   12 at most"),
         (["scoresde:AdamsPC"], 1, "FAIL  operations"),
         (["scoresde:VPSDE"], 0, "ok    coefficients"),
         (["mine_of_a_user:solver"], 0, "ok    order        declared 1"),
@@ -190,3 +199,50 @@ def test_check_tells_mistakes_in_a_line(scoresde, mine, words, message):
     assert (status, out) == (2, "")
     assert message in err
     assert "Traceback" not in err
+
+
+def test_flags_are_written_with_a_space_as_well(scoresde, tmp_path):
+    words = [
+        part for word in (MOONS, f"--workdir={tmp_path}", *TINY) for part in word.split("=", 1)
+    ]
+    assert scoresde("train", *words)[0] == 0
+    assert scoresde("sample", "--workdir", tmp_path, "--n", 3)[0] == 0
+    assert len(np.load(tmp_path / "samples.npz")["samples"]) == 3
+
+
+def test_a_finished_run_without_its_log_is_still_finished(scoresde, tmp_path):
+    assert scoresde("train", MOONS, f"--workdir={tmp_path}", *TINY)[0] == 0
+    (tmp_path / "log.jsonl").unlink()
+    status, out, _ = scoresde("train", MOONS, f"--workdir={tmp_path}", *TINY)
+    assert (status, out) == (0, "trained 6 steps\n")
+
+
+def test_what_has_no_standard_error_is_null(scoresde, tmp_path):
+    assert scoresde("train", MOONS, f"--workdir={tmp_path}", *TINY)[0] == 0
+    trace = "--config.likelihood.trace=Hutchinson(n=1)"
+    assert scoresde("likelihood", f"--workdir={tmp_path}", "--n=1", trace)[0] == 0
+    text = (tmp_path / "likelihood.json").read_text()
+    summary = json.loads(text, parse_constant=pytest.fail)
+    assert summary["stderr"] is None
+    assert summary["trace_stderr"] is None
+    assert np.isfinite(summary["bits_per_dim"])
+
+
+def test_a_killed_run_can_be_sampled(scoresde, tmp_path, monkeypatch):
+    from scoresde.training import checkpoint
+
+    save = checkpoint.save
+
+    def killed(*args, **options):
+        save(*args, **options)
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(checkpoint, "save", killed)
+        with pytest.raises(KeyboardInterrupt):
+            scoresde(
+                "train", MOONS, f"--workdir={tmp_path}", *TINY, "--config.train.checkpoint_every=2"
+            )
+    assert [p.name for p in tmp_path.glob("step-*")] == ["step-000000002"]
+    assert scoresde("sample", f"--workdir={tmp_path}", "--n=5")[0] == 0
+    assert scoresde("likelihood", f"--workdir={tmp_path}", "--n=5")[0] == 0

@@ -88,6 +88,21 @@ class TestResume:
             train(other, DSM(), labelled, steps=8, workdir=tmp_path, **QUIET)
         assert {p: p.read_bytes() for p in tmp_path.rglob("*") if p.is_file()} == before
 
+    def test_functions_without_a_name_are_told_when_they_count(self, tmp_path):
+        model = Denoiser(Gain(), VPSDE())
+        options = {"schedule": lambda step: 1.0, "workdir": tmp_path, **QUIET}
+        train(model, DSM(), zeros, steps=1, **options)
+        with pytest.warns(RuntimeWarning, match=r"schedule='<function .*<lambda>>' has no name"):
+            train(model, DSM(), zeros, steps=2, **options)
+
+    def test_begin_is_called_once_no_other_run_is_there(self, tmp_path):
+        seen = []
+        run(tmp_path, 4, begin=lambda state: seen.append(state.step))
+        run(tmp_path, 8, begin=lambda state: seen.append(state.step))
+        with pytest.raises(ValueError, match="of another run"):
+            run(tmp_path, 12, seed=1, begin=lambda state: seen.append(state.step))
+        assert seen == [0, 4]
+
     def test_objectives_are_known_by_name_in_every_process(self, tmp_path):
         model = Denoiser(Gain(), VPSDE())
         train(model, DSM(likelihood), zeros, steps=1, workdir=tmp_path, **QUIET)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import json
 import math
 import sys
 
@@ -26,6 +27,7 @@ from scoresde.training import (
     load_model,
     train,
 )
+from scoresde.training.history import rewind_log
 
 
 class TestLearning:
@@ -79,7 +81,7 @@ class TestFailing:
         with pytest.raises(NonFiniteLoss, match=r"^step 7: the loss is") as failed:
             train(
                 model, objective, batch, steps=100, workdir=tmp_path, checkpoint_every=5,
-                log_every=50, **QUIET,
+                log_every=50, max_skipped=0, **QUIET,
             )  # fmt: skip
         assert failed.value.step == 7
         assert [p.name for p in tmp_path.glob("step-*")] == ["step-000000005"]
@@ -95,6 +97,7 @@ class TestFailing:
             ({"checkpoint_every": -1}, "checkpoint_every=-1"),
             ({"keep": 1}, "keep=1 must be at least 2"),
             ({"seed": -1}, "seed=-1"),
+            ({"max_skipped": -1}, "max_skipped=-1 must be at least 0"),
             ({"grad_clip": 0.0}, "grad_clip=0.0"),
             ({"ema_decay": 1.0}, "ema_decay=1.0"),
         ],
@@ -103,6 +106,73 @@ class TestFailing:
         options = {"steps": 1, **QUIET, **options}
         with pytest.raises(ValueError, match=told):
             train(Denoiser(Gain(), VPSDE()), DSM(), zeros, **options)
+
+    @pytest.mark.parametrize("fused", [True, False])
+    def test_a_gradient_that_is_not_finite_is_skipped(self, tmp_path, fused):
+        bad = {3, 4, 7}
+
+        def objective(model, x0, g, cond):
+            return model.net.gain * (math.nan if int(x0[0, 0]) in bad else 1.0)
+
+        def batch(step: int):
+            return torch.full((4, 2), float(step)), None
+
+        model = Denoiser(Gain(0.0), VPSDE())
+        optimizer = torch.optim.Adam(model.parameters(), lr=0.1, fused=fused)
+        state = train(
+            model, objective, batch, steps=10, optimizer=optimizer, schedule=lambda step: 1.0,
+            workdir=tmp_path, log_every=2, max_skipped=2, **QUIET,
+        )  # fmt: skip
+        # under a constant gradient Adam moves by its learning rate a step, here for 7 of the 10
+        assert float(model.net.gain.detach()) == pytest.approx(-0.7)
+        assert float(optimizer.state[model.net.gain]["step"]) == 7
+        assert [r.skipped for r in state.history] == [0, 1, 1, 1, 0]
+        assert all(math.isfinite(r.loss) for r in state.history)
+
+    def test_too_many_in_a_row_are_told_across_records(self, tmp_path):
+        def objective(model, x0, g, cond):
+            return model.net.gain * (math.nan if x0[0, 0] >= 5 else 1.0)
+
+        def batch(step: int):
+            return torch.full((4, 2), float(step)), None
+
+        model = Denoiser(Gain(), VPSDE())
+        with pytest.raises(NonFiniteLoss, match=r"^step 5: .* in 4 steps in a row") as failed:
+            train(
+                model, objective, batch, steps=20, workdir=tmp_path, log_every=2, max_skipped=3,
+                checkpoint_every=7, **QUIET,
+            )  # fmt: skip
+        assert failed.value.step == 5
+        lines = (tmp_path / "log.jsonl").read_text().splitlines()
+        assert json.loads(lines[-1], parse_constant=pytest.fail)["loss"] is None
+        assert math.isnan(rewind_log(tmp_path / "log.jsonl", 8)[-1].loss)
+        load_model(tmp_path, model)
+        assert model.net.gain.isfinite()
+
+    @pytest.mark.parametrize(
+        ("x0", "told"),
+        [
+            (
+                torch.tensor([[0.0], [math.nan], [math.inf]]),
+                r"batch\(0\): .* 2 of 3 rows.* \[1, 2\]",
+            ),
+            (torch.zeros(0, 2), r"batch\(0\): shape \(0, 2\) holds no data"),
+            (torch.zeros(4, 1, 8, 8, dtype=torch.uint8), "torch.uint8 where floats are meant"),
+            (torch.zeros(4, 2, dtype=torch.int64), "torch.int64 where floats are meant"),
+        ],
+    )
+    def test_data_by_step_and_row(self, x0, told):
+        model = Denoiser(Gain(0.5), VPSDE())
+        with pytest.raises(ValueError, match=told):
+            train(model, DSM(), lambda step: (x0, None), steps=1, **QUIET)
+        assert float(model.net.gain.detach()) == 0.5
+
+    @pytest.mark.parametrize(("scale", "data_std"), [(255.0, 1.0), (1.0, 0.01), (0.01, 0.5)])
+    def test_data_off_the_scale_of_the_model_are_told(self, scale, data_std):
+        x0 = scale * torch.rand(16, 2, generator=generator(0))
+        model = Denoiser(Gain(), VPSDE(), data_std=data_std)
+        with pytest.warns(UserWarning, match=f"the model has data_std={data_std:g}:"):
+            train(model, DSM(), lambda step: (x0, None), steps=2, **QUIET)
 
     def test_a_network_is_no_denoiser(self):
         with pytest.raises(TypeError, match="Gain is no denoiser"):

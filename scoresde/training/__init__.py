@@ -10,7 +10,7 @@ from scoresde.training.atomic import CorruptCheckpoint
 from scoresde.training.checkpoint import CheckpointError, latest, load, load_model, save
 from scoresde.training.ema import EMA
 from scoresde.training.history import NonFiniteLoss, Record
-from scoresde.training.loop import Batch, Callback, Objective, TrainState, train
+from scoresde.training.loop import Callback, train
 from scoresde.training.losses import (
     DSM,
     ImportanceTimes,
@@ -26,6 +26,7 @@ from scoresde.training.losses import (
 )
 from scoresde.training.schedules import CosineDecay, Warmup
 from scoresde.training.signals import Preempted
+from scoresde.training.step import Batch, Objective, TrainState
 from scoresde.training.tensorboard import TensorBoard
 
 __all__ = [

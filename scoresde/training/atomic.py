@@ -1,7 +1,7 @@
-"""Directories that appear whole or not at all, and that tell when they are damaged.
+"""Directories and files that appear whole or not at all, and tell when they are damaged.
 
-Files are written and flushed to the disk in a temporary directory beside the target, with a
-manifest of their sizes and SHA-256 digests; one rename then gives it its name.
+The files of a directory are written and flushed to the disk in a temporary one beside the target,
+with a manifest of their sizes and SHA-256 digests; one rename then gives it its name.
 """
 
 from __future__ import annotations
@@ -49,6 +49,16 @@ def write(target: Path, contents: Mapping[str, bytes]) -> None:
         _sync(target.parent)
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
+
+
+def replace(path: Path, text: str) -> None:
+    """Write a file, in place of the one of that name at once and whole."""
+    temporary = path.with_name(f"{path.name}.tmp")
+    with open(temporary, "w", encoding="utf-8") as file:
+        file.write(text)
+        file.flush()
+        os.fsync(file.fileno())
+    os.replace(temporary, path)
 
 
 def fault(path: Path, names: Sequence[str]) -> str | None:

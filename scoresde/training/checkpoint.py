@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import io
 import json
-import re
 import warnings
 from collections.abc import Mapping
 from importlib.metadata import version
@@ -24,10 +23,11 @@ import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
-from scoresde.denoiser import BaseDenoiser, Denoiser
+from scoresde.denoiser import BaseDenoiser
 from scoresde.training import atomic
 from scoresde.training.atomic import CorruptCheckpoint
 from scoresde.training.ema import EMA
+from scoresde.training.settings import describe, require_same, warn_of_nameless
 
 MODEL, AVERAGE, OPTIMIZER, STATE = FILES = (
     "model.safetensors",
@@ -60,7 +60,7 @@ def save(
         ema: its average.
         optimizer: its optimizer.
         config: the settings of the run, as JSON takes them; `load` refuses others.
-        keep: how many checkpoints to keep, 2 at least.
+        keep: how many intact checkpoints to keep, 2 at least.
 
     Returns:
         The checkpoint's path.
@@ -94,8 +94,12 @@ def save(
     }
     try:
         atomic.write(target, contents)
-        for old in _all(folder)[keep:]:
-            atomic.remove(old)
+        intact = 0
+        for old in _all(folder):
+            if intact == keep:
+                atomic.remove(old)
+            else:
+                intact += atomic.fault(old, FILES) is None
     except OSError as error:
         raise CheckpointError(
             f"{target}: saving failed: {error}; the checkpoints before it are as they were"
@@ -131,6 +135,9 @@ def load(
 ) -> int:
     """Restore all that `save` wrote, in place, and return the number of steps taken.
 
+    Settings that are functions without a name of their own, such as lambdas, cannot be compared;
+    a warning says which.
+
     Raises:
         CorruptCheckpoint: a file is missing or damaged.
         ValueError: the checkpoint is of another process, parameterisation or config, or of a
@@ -139,7 +146,8 @@ def load(
     path = Path(path)
     state = _state(path)
     expected = {"model": describe(model), "config": json.loads(_json(dict(config or {})))}
-    _require_same(path, expected, {name: state[name] for name in expected})
+    require_same(path, expected, {name: state[name] for name in expected})
+    warn_of_nameless(expected["config"])
     pairs = [(module, _matching(path / name, module)) for module, name in
              ((model, MODEL), (ema.module, AVERAGE))]  # fmt: skip
     # the optimizer checks before it changes anything, and so comes first
@@ -171,22 +179,9 @@ def load_model(path: Path | str, model: BaseDenoiser, *, ema: bool = True) -> in
             raise FileNotFoundError(f"{path}: no checkpoint there, nor step-* directories with one")
         path = newest
     state = _state(path)
-    _require_same(path, {"model": describe(model)}, {"model": state["model"]})
+    require_same(path, {"model": describe(model)}, {"model": state["model"]})
     model.load_state_dict(_matching(path / (AVERAGE if ema else MODEL), model))
     return state["step"]
-
-
-def describe(model: BaseDenoiser) -> dict[str, Any]:
-    """Return what must agree between a checkpoint and a model, apart from the parameters."""
-    told: dict[str, Any] = {"sde": plain(model.sde), "data_std": model.data_std}
-    if isinstance(model, Denoiser):
-        told |= {"predicts": model.predicts, "time_input": plain(model.time_input)}
-    return told
-
-
-def plain(value: object) -> str:
-    """Return the repr of a value without addresses in memory: the same in every process."""
-    return re.sub(r" at 0x[0-9a-f]+", "", repr(value))
 
 
 def _all(folder: Path) -> list[Path]:
@@ -229,23 +224,3 @@ def _matching(path: Path, module: nn.Module) -> dict[str, Tensor]:
     if told:
         raise ValueError(f"{path} is of another network; {'; '.join(told)}")
     return found
-
-
-def _require_same(path: Path, expected: Mapping[str, Any], found: Mapping[str, Any]) -> None:
-    wanted, given = _flat(expected), _flat(found)
-    lines = [
-        f"  {key}: expected {wanted.get(key)!r}, found {given.get(key)!r}"
-        for key in sorted(wanted.keys() | given.keys())
-        if wanted.get(key) != given.get(key)
-    ]
-    if lines:
-        head, tail = f"{path} is of another run:", "use its settings, or another folder"
-        raise ValueError("\n".join([head, *lines, tail]))
-
-
-def _flat(nested: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    flat: dict[str, Any] = {}
-    for key, value in nested.items():
-        name = f"{prefix}{key}"
-        flat |= _flat(value, f"{name}.") if isinstance(value, Mapping) else {name: value}
-    return flat

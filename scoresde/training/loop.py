@@ -3,52 +3,23 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
-from torch import Tensor, nn
 from torch.optim import Adam, Optimizer
 from tqdm.auto import tqdm
 
 from scoresde.denoiser import BaseDenoiser
 from scoresde.training import atomic, checkpoint
 from scoresde.training.ema import EMA
-from scoresde.training.history import Meter, Record, append_log, rewind_log
+from scoresde.training.history import Meter, append_log, rewind_log
 from scoresde.training.schedules import Warmup
+from scoresde.training.settings import plain
 from scoresde.training.signals import Preempted, Signals
+from scoresde.training.step import Batch, Objective, Stepper, TrainState
 
 LOG = "log.jsonl"
-
-Batch = Callable[[int], tuple[Tensor, Mapping[str, Any] | None]]
-"""Step k = 0, 1, ... to data (B, *) and the condition: a function of k alone, so that a resumed
-run sees what it would have seen. The global generators are seeded from (seed, k) when it is
-called."""
-
-Objective = Callable[[BaseDenoiser, Tensor, torch.Generator, Mapping[str, Any] | None], Tensor]
-"""(model, x0, generator, cond) to a loss that is random by the generator alone; such as `DSM`."""
-
-
-@dataclass
-class TrainState:
-    """A run, as `train` returns it and as callbacks see it.
-
-    Attributes:
-        model: the denoiser in training.
-        ema: its average; `ema.module` is the denoiser to sample with.
-        optimizer: the optimizer.
-        step: steps taken.
-        history: the records so far, of earlier runs in the same folder too.
-    """
-
-    model: BaseDenoiser
-    ema: EMA
-    optimizer: Optimizer
-    step: int = 0
-    history: list[Record] = field(default_factory=list)
-
 
 Callback = Callable[[TrainState], None]
 """Called after every step; it may look at the state, but changes nothing in it."""
@@ -71,6 +42,8 @@ def train(
     checkpoint_every: int = 5000,
     keep: int = 2,
     log_every: int = 100,
+    max_skipped: int = 10,
+    begin: Callback | None = None,
     callbacks: Iterable[Callback] = (),
     progress: bool = True,
 ) -> TrainState:
@@ -98,53 +71,66 @@ def train(
         checkpoint_every: steps between checkpoints; the last step is always saved.
         keep: how many checkpoints to keep.
         log_every: steps between records; the last step has one.
+        max_skipped: how many steps in a row may be skipped because the gradient is not finite,
+            which leaves the weights as they are.
+        begin: called once before the first step, when it is known that the folder holds no other
+            run.
         callbacks: called after every step.
         progress: show a progress bar.
 
     Raises:
         ValueError: arguments out of range, by name; a checkpoint of other settings, which shows
-            those that differ.
+            those that differ; a batch that is empty or, in host memory, not finite.
         TypeError: not a denoiser.
-        NonFiniteLoss: the loss or its gradient is not finite; the checkpoints before are good.
+        NonFiniteLoss: more than `max_skipped` steps in a row were skipped; the checkpoints before
+            are good.
         CheckpointError: a checkpoint could not be written; likewise.
         CorruptCheckpoint: there are checkpoints, and none is intact.
         Preempted: a signal asked to stop.
     """
     _check(
         model, grad_clip, steps=steps, checkpoint_every=checkpoint_every, keep=keep,
-        log_every=log_every, seed=seed,
+        log_every=log_every, seed=seed, max_skipped=max_skipped,
     )  # fmt: skip
     optimizer = optimizer or Adam(model.parameters(), lr=2e-4, fused=True)
     schedule = schedule or Warmup()
     state = TrainState(model.train(), EMA(model, ema_decay), optimizer)
     rates = [group["lr"] for group in optimizer.param_groups]  # before a checkpoint's are loaded
     settings = {
-        "objective": checkpoint.plain(objective), "optimizer": _hyperparameters(optimizer),
-        "schedule": checkpoint.plain(schedule), "ema_decay": ema_decay, "grad_clip": grad_clip,
+        "objective": plain(objective), "optimizer": _hyperparameters(optimizer),
+        "schedule": plain(schedule), "ema_decay": ema_decay, "grad_clip": grad_clip,
         "amp": amp, "seed": seed, "config": dict(config or {}),
     }  # fmt: skip
-    folder = _Folder(workdir, settings, keep)
+    folder = _Folder(workdir, settings, keep, log_every, checkpoint_every)
     folder.resume(state, steps)
+    if begin is not None:
+        begin(state)
     device = next(model.parameters()).device
     amp = fast_bfloat16(device) if amp is None else amp
-    callbacks, meter = tuple(callbacks), Meter()
+    stepper = Stepper(
+        objective, batch, rates, schedule, grad_clip, seed, device, amp, start=state.step
+    )
+    _run(state, steps, stepper, folder, Meter(max_skipped), tuple(callbacks), progress)
+    return state
+
+
+def _run(
+    state: TrainState,
+    steps: int,
+    stepper: Stepper,
+    folder: _Folder,
+    meter: Meter,
+    callbacks: tuple[Callback, ...],
+    progress: bool,
+) -> None:
+    device = stepper.device
     ours = torch.random.fork_rng([device] if device.type == "cuda" else [])
-    with ours, Signals(enabled=workdir is not None) as signals:
+    with ours, Signals(enabled=folder.kept) as signals:
         bar = tqdm(range(state.step, steps), initial=state.step, total=steps, disable=not progress)
-        for step in bar:
-            for group, rate in zip(optimizer.param_groups, rates, strict=True):
-                group["lr"] = rate * schedule(step)
-            generator = _seed(seed, step, device)
-            x0, cond = _move(*batch(step), device)
-            with torch.autocast(device.type, torch.bfloat16, enabled=amp):
-                loss = objective(model, x0, generator, cond)
-            meter.add(loss.detach(), _update(state, loss, grad_clip), len(x0))
-            if _due(state.step, log_every, steps):
-                record = meter.read(state.step, optimizer.param_groups[0]["lr"])
-                bar.set_postfix(loss=f"{record.loss:.4g}")
-                folder.log(state, record)
-            if _due(state.step, checkpoint_every, steps):
-                folder.save(state, meter)
+        for _ in bar:
+            stepper(state, meter)
+            if folder.keep(state, meter, steps):
+                bar.set_postfix(loss=f"{state.history[-1].loss:.4g}")
             try:
                 with signals.safe():
                     for callback in callbacks:
@@ -152,7 +138,6 @@ def train(
             except Preempted as stop:
                 stop.checkpoint = folder.save(state, meter)
                 raise
-    return state
 
 
 def _due(step: int, every: int, last: int) -> bool:
@@ -170,24 +155,27 @@ def fast_bfloat16(device: torch.device) -> bool:
     return device.type == "cpu" and cpu
 
 
-def _update(state: TrainState, loss: Tensor, grad_clip: float) -> Tensor:
-    state.optimizer.zero_grad(set_to_none=True)
-    loss.backward()
-    norm = nn.utils.clip_grad_norm_(state.model.parameters(), grad_clip)
-    state.optimizer.step()
-    state.ema.update_parameters(state.model)
-    state.step += 1
-    return norm
-
-
 class _Folder:
     """Where a run is kept, or nowhere."""
 
-    def __init__(self, path: Path | str | None, settings: Mapping[str, Any], keep: int) -> None:
+    def __init__(
+        self,
+        path: Path | str | None,
+        settings: Mapping[str, Any],
+        keep: int,
+        log_every: int,
+        checkpoint_every: int,
+    ) -> None:
         self._path = None if path is None else Path(path)
         self._settings, self._keep = settings, keep
+        self._log_every, self._checkpoint_every = log_every, checkpoint_every
         self._newest: Path | None = None
         self._step = 0
+
+    @property
+    def kept(self) -> bool:
+        """Whether the run is kept at all."""
+        return self._path is not None
 
     def resume(self, state: TrainState, steps: int) -> None:
         """Restore the newest checkpoint, where there is one, and the records up to it."""
@@ -204,11 +192,17 @@ class _Folder:
         atomic.clean(self._path)
         state.history = rewind_log(self._path / LOG, state.step)
 
-    def log(self, state: TrainState, record: Record) -> None:
-        """Keep a record."""
-        state.history.append(record)
-        if self._path is not None:
-            append_log(self._path / LOG, record)
+    def keep(self, state: TrainState, meter: Meter, last: int) -> bool:
+        """Keep what is due after a step, and return whether that is a record."""
+        recorded = _due(state.step, self._log_every, last)
+        if recorded:
+            record = meter.read(state.step, state.optimizer.param_groups[0]["lr"])
+            state.history.append(record)
+            if self._path is not None:
+                append_log(self._path / LOG, record)
+        if _due(state.step, self._checkpoint_every, last):
+            self.save(state, meter)
+        return recorded
 
     def save(self, state: TrainState, meter: Meter) -> Path | None:
         """Return the checkpoint of this step, written if it is not yet, and sound if it is."""
@@ -220,27 +214,6 @@ class _Folder:
             )  # fmt: skip
             self._step = state.step
         return self._newest
-
-
-def _seed(seed: int, step: int, device: torch.device) -> torch.Generator:
-    """Seed the global generators for a step, and return another for the objective."""
-    ours, theirs = np.random.SeedSequence((seed, step)).generate_state(2, np.uint64).tolist()
-    # not torch.manual_seed, which takes 0.3 ms to look for devices
-    torch.default_generator.manual_seed(theirs)
-    if device.type == "cuda":
-        with torch.cuda.device(device):
-            torch.cuda.manual_seed(theirs)
-    return torch.Generator(device).manual_seed(ours)
-
-
-def _move(
-    x0: Tensor, cond: Mapping[str, Any] | None, device: torch.device
-) -> tuple[Tensor, dict[str, Any]]:
-    moved = {
-        k: v.to(device, non_blocking=True) if isinstance(v, Tensor) else v
-        for k, v in (cond or {}).items()
-    }
-    return x0.to(device, non_blocking=True), moved
 
 
 def _hyperparameters(optimizer: Optimizer) -> dict[str, Any]:
@@ -259,7 +232,7 @@ def _check(model: BaseDenoiser, grad_clip: float, **counts: int) -> None:
             f"scoresde.Denoiser(net, sde, predicts=...)"
         )
     for name, value in counts.items():
-        least = {"seed": 0, "keep": 2}.get(name, 1)
+        least = {"seed": 0, "keep": 2, "max_skipped": 0}.get(name, 1)
         if value < least:
             raise ValueError(f"{name}={value} must be at least {least}")
     if not grad_clip > 0.0:

@@ -179,11 +179,7 @@ def dsm_loss(
     Raises:
         ValueError: x0 of integers, or shapes that do not fit.
     """
-    if not x0.is_floating_point():
-        raise ValueError(
-            f"x0: dtype {x0.dtype} where floats are meant; map integer data to model space with "
-            f"the transform of the data set, such as scoresde.data.Affine"
-        )
+    _require_floats(x0)
     if t.shape != x0.shape[:1] or eps.shape != x0.shape:
         raise ValueError(
             f"t {tuple(t.shape)}, eps {tuple(eps.shape)}: need (B,) and the shape of x0, "
@@ -195,6 +191,14 @@ def dsm_loss(
     weight = weighting(level, model)
     weight = weight.reshape(-1) if isinstance(weight, Tensor) else weight
     return lincomb((weight, error.square().flatten(1).mean(1)))
+
+
+def _require_floats(x0: Tensor) -> None:
+    if not x0.is_floating_point():
+        raise ValueError(
+            f"x0: dtype {x0.dtype} where floats are meant; map integer data to model space with "
+            f"the transform of the data set, such as scoresde.data.Affine"
+        )
 
 
 @dataclass(frozen=True)
@@ -212,7 +216,8 @@ class DSM:
             guidance (Ho and Salimans 2022, arXiv:2207.12598, Alg. 1).
 
     Raises:
-        ValueError: label_dropout outside [0, 1]; when called, labels to drop but no `label`.
+        ValueError: label_dropout outside [0, 1]; when called, x0 of integers, or labels to drop
+            but no `label`.
     """
 
     weighting: Weighting = sigma2
@@ -232,6 +237,7 @@ class DSM:
         cond: Mapping[str, Any] | None = None,
     ) -> Tensor:
         """Return the batch's mean loss, of data x0 (B, *), with draws from the generator alone."""
+        _require_floats(x0)
         t, ratio = self.times.quantile(model.sde, self._uniform(len(x0), generator))
         eps = torch.empty_like(x0).normal_(generator=generator)
         if self.label_dropout > 0.0:

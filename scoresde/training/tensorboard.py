@@ -9,7 +9,7 @@ from typing import Any
 from torch import Tensor
 
 from scoresde.denoiser import BaseDenoiser
-from scoresde.training.loop import TrainState
+from scoresde.training.step import TrainState
 
 
 class TensorBoard:

@@ -1,0 +1,94 @@
+"""Runs from a configuration: what is settled once, computed once, and refused before training."""
+
+import numpy as np
+import pytest
+import torch
+
+from scoresde import config, run
+from scoresde.demo import demo
+
+
+def tiny(data="moons(n=200)"):
+    settings = config.defaults()
+    settings.data = data
+    settings.net = "MLP(hidden=16, depth=1)"
+    settings.train.steps, settings.train.batch_size, settings.optim.warmup = 4, 16, 2
+    settings.likelihood.steps = settings.sample.steps = 4
+    return settings
+
+
+@pytest.fixture
+def threads():
+    yield torch.set_num_threads
+    torch.set_num_threads(1)
+
+
+def test_a_run_goes_on_under_another_number_of_threads(tmp_path, threads):
+    settings = tiny("digits()")
+    threads(1)
+    done = run.train_run(settings, tmp_path)
+    threads(2)
+    data, transform = config.build_data(settings)
+    # why this is a test at all: sums depend on the number of threads
+    assert config.build_model(settings, data, transform).data_std != done.model.data_std
+    again = run.train_run(settings, tmp_path)
+    loaded = run.load_run(tmp_path, config.load(tmp_path))
+    assert done.model.data_std == again.model.data_std == loaded.model.data_std
+    assert done.transform == again.transform == loaded.transform
+
+
+def test_the_transform_is_of_the_data_that_were_trained_on(tmp_path):
+    x = np.linspace(0, 9, 200, dtype=np.float32).reshape(100, 2)
+    np.save(tmp_path / "x.npy", x)
+    settings = tiny(f"npy({str(tmp_path / 'x.npy')!r})")
+    settings.conditional = False
+    settings.objective = "DSM()"
+    done = run.train_run(settings, tmp_path / "run")
+    np.save(tmp_path / "x.npy", 2 * x)
+    for other in (
+        run.load_run(tmp_path / "run", config.load(tmp_path / "run")),
+        run.train_run(settings, tmp_path / "run"),
+    ):
+        assert other.transform == done.transform
+        assert other.model.data_std == done.model.data_std
+
+
+def test_the_training_data_are_transformed_once(tmp_path, monkeypatch):
+    done = run.train_run(tiny(), tmp_path)
+    done.config.sample.batch_size = done.config.likelihood.batch_size = 2
+    calls, prior = [], run.Run.prior
+    monkeypatch.setattr(run.Run, "prior", lambda self: calls.append(1) or prior(self))
+    run.draw(done, 6)
+    assert len(calls) == 1
+    results = run.measure(done, done.held_out(6))
+    assert len(results) == 3
+    assert len(calls) == 2
+
+
+def test_samples_that_are_no_images_are_no_pictures(tmp_path):
+    settings = tiny()
+    settings.train.tensorboard, settings.train.sample_every = True, 2
+    with pytest.raises(ValueError, match=r"train.sample_every=2: samples of shape \(2,\)"):
+        run.train_run(settings, tmp_path / "run")
+    assert not (tmp_path / "run").exists()
+
+
+def test_the_demo_refuses_other_data_before_it_trains(tmp_path, monkeypatch):
+    monkeypatch.setattr("scoresde.demo.train_run", lambda *_: pytest.fail("trained"))
+    with pytest.raises(ValueError, match="the demo needs images with grey levels and labels"):
+        demo(tiny(), tmp_path)
+
+
+@pytest.mark.gpu
+def test_results_come_back_to_host_memory(tmp_path):
+    done = run.train_run(tiny("digits()"), tmp_path)
+    assert next(done.model.parameters()).is_cuda
+    samples, _ = run.draw(done, 3)
+    assert not samples.is_cuda
+    (result,) = run.measure(done, done.held_out(3))
+    assert not any(v.is_cuda for v in vars(result).values() if isinstance(v, torch.Tensor))
+
+
+@pytest.mark.gpu
+def test_the_demo_runs_on_a_gpu(tmp_path):
+    assert demo(tiny("digits()"), tmp_path).exists()
