@@ -129,8 +129,8 @@ def solve(
     with nullcontext() if grad else torch.no_grad():
         return integrate(
             Field(model, cond), x, solver or AdamsPC(), noise, grid=grid, steps=steps, nfe=nfe,
-            denoise=denoise, encode=encode, callback=callback, trajectory=trajectory,
-            progress=progress,
+            denoise=denoise, encode=encode, part=shape is None and not encode, callback=callback,
+            trajectory=trajectory, progress=progress,
         )  # fmt: skip
 
 

@@ -25,6 +25,7 @@ from scoresde import (
     DDIM,
     VPSDE,
     AdamsPC,
+    BrownianNoise,
     DormandPrince,
     DPMSolverPP,
     EulerMaruyama,
@@ -61,7 +62,7 @@ def test_the_global_generator_is_left_alone(solver):
 def test_seeds_that_nobody_gave_differ_and_are_kept():
     first, second = (sd.solve(model_on(), (2, 3), steps=3) for _ in range(2))
     assert not torch.equal(first.x, second.x)
-    assert torch.equal(sd.sample(model_on(), (2, 3), steps=3, seed=first.seed), first.x)
+    assert torch.equal(sd.sample(model_on(), (2, 3), steps=3, seed=first.noise.seed), first.x)
 
 
 @pytest.mark.parametrize("solver", FIXED, ids=label)
@@ -173,10 +174,40 @@ def test_decode_inverts_encode(solver):
 
 def test_a_given_grid_is_followed():
     times = (1.0, 0.6, 0.3, 0.05)
-    solution = sd.solve(model_on(), (2, 3), grid=FixedGrid(times), steps=3, denoise=False)
-    assert tuple(level.t for level in solution.levels) == times
-    solution = sd.solve(model_on(), (2, 3), grid=FixedGrid(times), steps=4)
-    assert tuple(level.t for level in solution.levels) == (*times, 0.0)
+    model, grid = model_on(VPSDE(t_min=0.05)), FixedGrid(times)
+    for steps in ({}, {"steps": 3}, {"nfe": 9}):
+        solution = sd.solve(model, (2, 3), grid=grid, denoise=False, **steps)
+        assert tuple(level.t for level in solution.levels) == times
+    for steps in ({}, {"steps": 4}, {"nfe": 4}):
+        solution = sd.solve(model, (2, 3), grid=grid, **steps)
+        assert tuple(level.t for level in solution.levels) == (*times, 0.0)
+
+
+def test_a_given_state_may_be_taken_over_part_of_the_way():
+    model, x = model_on(), normal(2, 3)
+    grid = FixedGrid((0.5, 0.2, 0.1))
+    solution = sd.solve(model, x=x, grid=grid, denoise=False)
+    late = sd.solve(model_on(VPSDE(T=0.5, t_min=0.1)), x=x, grid=grid, denoise=False)
+    assert torch.equal(solution.x, late.x)
+
+
+@pytest.mark.parametrize(
+    "noise",
+    [
+        lambda: SeededNoise(0, start=5),
+        lambda: SeededNoise(None),
+        lambda: SeededNoise(3, indices=torch.tensor([7, 1])),
+        lambda: BrownianNoise(2, 0.0, 1.0),
+        lambda: SeededNoise(3).fold(4),
+    ],
+)
+def test_a_solution_holds_what_replays_it(noise):
+    how = {"solver": EulerMaruyama(), "steps": 9, "denoise": False}
+    first = sd.solve(model_on(VPSDE(t_min=0.1)), (2, 3), noise=noise(), **how)
+    again = FixedGrid(tuple(level.t for level in first.levels))
+    model = model_on(VPSDE(t_min=0.1))
+    how = {"solver": first.solver, "grid": again, "noise": first.noise, "denoise": False}
+    assert torch.equal(sd.sample(model, (2, 3), **how), first.x)
 
 
 def test_end_to_end_on_a_mixture():

@@ -28,6 +28,7 @@ from scoresde import (
     SeededNoise,
     UniformGrid,
 )
+from scoresde.integrate import READ_EVERY
 
 SHAPE = (2, 3)
 X = normal(2, 3)
@@ -62,7 +63,12 @@ X = normal(2, 3)
         ({"shape": SHAPE, "solver": DormandPrince(), "callback": print}, r"callback="),
         ({"shape": SHAPE, "solver": Langevin()}, r"solver=Langevin.*PredictorCorrector"),
         ({"shape": SHAPE, "solver": AnnealedLangevin()}, r"solver=AnnealedLangevin"),
-        ({"shape": SHAPE, "steps": 3, "grid": FixedGrid((1.0, 0.5))}, r"steps=2, .* 1 steps"),
+        ({"x": X, "steps": 3, "grid": FixedGrid((1.0, 0.5))}, r"steps=3, .* has 2 steps.*leave"),
+        ({"x": X, "nfe": 1, "grid": FixedGrid((1.0, 0.5))}, r"nfe=1: the grid's 2 steps .* 2"),
+        ({"shape": SHAPE, "grid": FixedGrid((0.5, 1e-3))}, r"grid=.*from t=0\.5 .* from T=1\.0"),
+        ({"shape": SHAPE, "grid": FixedGrid((1.0, 0.1))}, r"grid=.* to 0\.1, .* t_min=0\.001"),
+        ({"shape": SHAPE, "steps": 10.0}, r"steps=10\.0 must be an integer"),
+        ({"shape": SHAPE, "nfe": 9.5}, r"nfe=9\.5 must be an integer"),
         ({"x": X, "solver": DDIM(1.0), "noise": InjectedNoise([X]), "steps": 9}, r"draws: "),
         ({"x": X, "solver": DDIM(1.0), "noise": InjectedNoise([X[:1]])}, r"draws: .*\(1, 3\)"),
     ],
@@ -73,6 +79,60 @@ def test_arguments_of_sample(arguments, named):
         return
     with pytest.raises(ValueError, match=named):
         sd.sample(model_on(), **arguments)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "named"),
+    [
+        ({"solver": DDIM}, r"solver=.*is no Solver; give an instance, DDIM\(\.\.\.\)"),
+        ({"solver": "DDIM"}, r"solver='DDIM' is no Solver$"),
+        ({"grid": UniformGrid}, r"grid=.*is no Grid; give an instance, UniformGrid"),
+    ],
+)
+def test_arguments_of_another_kind(arguments, named):
+    with pytest.raises(TypeError, match=named):
+        sd.sample(model_on(), SHAPE, **arguments)
+
+
+@pytest.mark.parametrize("call", [sd.encode, sd.log_likelihood])
+@pytest.mark.parametrize("times", [(1.0, 0.1), (0.5, 1e-3)])
+def test_a_code_is_not_solved_for_over_part_of_the_way(call, times):
+    with pytest.raises(ValueError, match=r"grid=.* solved from T=1\.0 to t_min=0\.001"):
+        call(model_on(), X, grid=FixedGrid(times))
+
+
+class Breaking(nn.Module):
+    """A network whose output is not finite from one call on, in the rows that are marked."""
+
+    def __init__(self, call, value):
+        super().__init__()
+        self.call, self.value, self.calls = call, value, 0
+
+    def forward(self, x, t, mark):
+        self.calls += 1
+        return torch.where(mark & (self.calls >= self.call), self.value, 0.5 * x)
+
+
+@pytest.mark.parametrize("value", [torch.nan, torch.inf, -torch.inf])
+def test_a_solve_stops_soon_after_no_sample_is_finite(value):
+    model = Denoiser(Breaking(3, value), VPSDE(), "v")
+    how = {"steps": 1000, "solver": sd.Euler(), "grid": UniformGrid()}
+    with pytest.raises(sd.NonFiniteState, match=r"rows 0, 1.*after 3 network") as caught:
+        sd.sample(model, SHAPE, cond={"mark": torch.ones(2, 1, dtype=torch.bool)}, **how)
+    assert model.net.calls == READ_EVERY
+    assert caught.value.nfe == 3
+    assert caught.value.t == pytest.approx(UniformGrid().times(VPSDE(), 999)[3])
+
+
+def test_a_solve_goes_on_while_a_sample_is_finite_and_keeps_it():
+    mark = torch.tensor([[True], [False]])
+    how = {"x": X, "cond": {"mark": mark}, "steps": 40}
+    model = Denoiser(Breaking(3, torch.nan), VPSDE(), "v")
+    with pytest.raises(sd.NonFiniteState) as caught:
+        sd.sample(model, **how)
+    assert (model.net.calls, caught.value.nfe, caught.value.indices) == (40, 3, (0,))
+    whole = sd.sample(Denoiser(Breaking(99, torch.nan), VPSDE(), "v"), **how)
+    assert torch.equal(caught.value.x[1], whole[1])
 
 
 @pytest.mark.parametrize(
