@@ -152,8 +152,8 @@ class BaseDenoiser(nn.Module, ABC):
 
     def __init__(self, sde: SDE, data_std: float = 1.0) -> None:
         super().__init__()
-        if not data_std > 0.0:
-            raise ValueError(f"data_std={data_std} must be positive")
+        if not 0.0 < data_std < math.inf:
+            raise ValueError(f"data_std={data_std} must be positive and finite")
         self.sde = sde
         self.data_std = float(data_std)
 
