@@ -8,6 +8,7 @@ import pytest
 import torch
 from conftest import generator, rotation, spread
 from solver_examples import Curve, label, model_on, normal
+from torch.utils.checkpoint import checkpoint
 
 import scoresde as sd
 from scoresde import (
@@ -207,6 +208,47 @@ def test_latent_is_the_code_of_encode():
     found = sd.log_likelihood(model, x, solver=AdamsPC(3), steps=20)
     assert found.latent.shape == x.shape
     assert torch.allclose(found.latent, sd.encode(model, x, solver=AdamsPC(3), steps=20), atol=1e-6)
+
+
+class Wrapped(Curve):
+    """The network of the tests, by way of what torch.func knows nothing of."""
+
+    def __init__(self, wrap):
+        super().__init__(torch.float64)
+        self.wrap = wrap
+
+    def forward(self, x, t, shift=None):
+        return self.wrap(super().forward, x)
+
+
+WRAPS = {
+    "checkpointed": lambda f, x: checkpoint(f, x, None, use_reentrant=False),
+    "in place": lambda f, x: f(x, None).mul_(2.0).mul_(0.5),
+    "not differentiable": lambda f, x: f(x.detach(), None).detach(),
+}
+
+
+@pytest.mark.parametrize("trace", [ExactTrace(), Hutchinson(20)], ids=["exact", "hutchinson"])
+@pytest.mark.parametrize("grad", [False, True])
+@pytest.mark.parametrize("kind", WRAPS)
+def test_a_network_may_checkpoint_its_activations_or_write_over_them(kind, grad, trace):
+    x, how = normal(3, 2, dtype=torch.float64), {"trace": trace, "steps": 5, "seed": 0}
+    model = Denoiser(Wrapped(WRAPS[kind]), VPSDE(), "v")
+    found = sd.log_likelihood(model, x, grad=grad, **how)
+    if kind == "not differentiable":  # v without a slope: y moves as a whole, and its volume stays
+        moved = model.sde.level(model.sde.T).radius() / model.sde.level(model.sde.t_min).radius()
+        assert torch.allclose(found.log_det, torch.tensor(2 * math.log(moved)).double())
+        return
+    plain = sd.log_likelihood(model_on(dtype=torch.float64), x, **how)
+    assert torch.allclose(found.nats, plain.nats, rtol=1e-12)
+
+
+def test_a_likelihood_in_inference_mode_is_the_same():
+    model, x, shift = model_on(), normal(3, 2), normal(3, 2, seed=1)
+    plain = sd.log_likelihood(model, x, steps=4, cond={"shift": shift})
+    with torch.inference_mode():
+        found = sd.log_likelihood(model, x + 0.0, steps=4, cond={"shift": shift + 0.0})
+    assert torch.equal(found.nats, plain.nats)
 
 
 @pytest.mark.parametrize("trace", [ExactTrace(), Hutchinson(2)], ids=["exact", "hutchinson"])

@@ -67,6 +67,9 @@ X = normal(2, 3)
         ({"x": X, "nfe": 1, "grid": FixedGrid((1.0, 0.5))}, r"nfe=1: the grid's 2 steps .* 2"),
         ({"shape": SHAPE, "grid": FixedGrid((0.5, 1e-3))}, r"grid=.*from t=0\.5 .* from T=1\.0"),
         ({"shape": SHAPE, "grid": FixedGrid((1.0, 0.1))}, r"grid=.* to 0\.1, .* t_min=0\.001"),
+        ({"shape": (2, 3.0)}, r"shape=\(2, 3\.0\)"),
+        ({"shape": SHAPE, "state_dtype": torch.float16}, r"state_dtype=torch.float16 must be one"),
+        ({"shape": SHAPE, "state_dtype": torch.int64}, r"state_dtype=torch.int64 must be one"),
         ({"shape": SHAPE, "steps": 10.0}, r"steps=10\.0 must be an integer"),
         ({"shape": SHAPE, "nfe": 9.5}, r"nfe=9\.5 must be an integer"),
         ({"x": X, "solver": DDIM(1.0), "noise": InjectedNoise([X]), "steps": 9}, r"draws: "),
@@ -206,6 +209,38 @@ def test_an_output_of_another_shape_is_refused():
         sd.sample(model, SHAPE)
 
 
+@pytest.mark.parametrize(
+    ("answer", "error", "named"),
+    [
+        (lambda x: (x, None), TypeError, r"net: returns a tuple, not a tensor; wrap it"),
+        (lambda x: {"sample": x}, TypeError, r"net: returns a dict"),
+        (lambda x: x.long(), ValueError, r"net: output has dtype torch.int64"),
+        (lambda x: x.mul_(0.5), ValueError, r"net: changes its input in place.*x\.clone\(\)"),
+    ],
+)
+@pytest.mark.parametrize("call", [sd.decode, sd.log_likelihood])
+def test_outputs_of_another_kind_are_refused(call, answer, error, named):
+    with pytest.raises(error, match=named):
+        call(Denoiser(Net(answer), VPSDE()), X.clone())
+
+
+@pytest.mark.parametrize("call", [sd.encode, sd.decode, sd.log_likelihood])
+def test_statistics_of_the_batch_are_refused(call):
+    for training, tracked in ((True, True), (True, False), (False, False)):
+        layer = nn.BatchNorm1d(3, track_running_stats=tracked)
+        model = Denoiser(Net(nn.Sequential(nn.Linear(3, 3), layer)), VPSDE()).train(training)
+        with pytest.raises(ValueError, match=r"model: batch normalisation .*model\.eval\(\)"):
+            call(model, X)
+    call(Denoiser(Net(nn.Sequential(nn.Linear(3, 3), nn.BatchNorm1d(3))), VPSDE()).eval(), X)
+
+
+def test_a_model_elsewhere_is_refused_and_the_condition_moved():
+    with pytest.raises(ValueError, match=r"device='meta': the model is on cpu; move it"):
+        sd.sample(model_on(), SHAPE, device="meta")
+    cond = {"shift": torch.zeros(2, 3)}
+    assert sd.sample(model_on().to("meta"), SHAPE, cond=cond).device.type == "meta"
+
+
 @pytest.mark.parametrize("predicts", ["eps", "score"])
 def test_a_prediction_that_says_nothing_at_alpha_0_is_refused(predicts):
     with pytest.raises(ValueError, match=rf"predicts='{predicts}': alpha is 0 at T"):
@@ -220,6 +255,7 @@ def test_a_prediction_that_says_nothing_at_alpha_0_is_refused(predicts):
         (lambda: DPMSolverPP(4), "order=4"),
         (lambda: DDIM(1.5), r"eta=1\.5"),
         (lambda: EulerMaruyama(-1.0), r"eta=-1\.0"),
+        (lambda: EulerMaruyama(float("inf")), r"eta=inf"),
         (lambda: Heun(churn=-0.1), r"churn=-0\.1"),
         (lambda: DormandPrince(rtol=0.0), r"rtol=0\.0"),
         (lambda: DormandPrince(atol=-1.0), r"atol=-1\.0"),

@@ -113,8 +113,9 @@ def test_standard_error_divides_by_the_root_of_the_number_of_probes():
     assert mean.tolist() == [4.0]
     assert stderr.item() == pytest.approx(math.sqrt((9 + 4 + 0 + 25) / 3 / 4))
     assert Hutchinson(1).reduce(integrals[:, :1])[1].isnan().all()
-    with pytest.raises(ValueError, match="n=0"):
-        Hutchinson(0)
+    for n in (0, 2.5):
+        with pytest.raises(ValueError, match=f"n={n}: .*integer"):
+            Hutchinson(n)
 
 
 def test_estimates_are_within_their_standard_errors():
