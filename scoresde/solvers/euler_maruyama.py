@@ -27,7 +27,8 @@ class EulerMaruyama(Solver):
         eta: amount of noise.
 
     Raises:
-        ValueError: eta negative or infinite; at the start of a solve, f or g^2 infinite at its first level.
+        ValueError: eta negative or infinite; at the start of a solve, f or g^2 infinite at its
+            first level.
     """
 
     eta: float = 1.0
