@@ -36,6 +36,7 @@ from scoresde import (
     RecordedNoise,
     SeededNoise,
 )
+from scoresde.nets import MLP
 
 
 @pytest.mark.parametrize("solver", [s for s in SOLVERS if not couples(s)], ids=label)
@@ -49,6 +50,23 @@ def test_sample_i_of_a_seed_is_the_same_in_every_batch(solver):
     order = torch.randperm(16, generator=generator(0))
     noise = SeededNoise(7, indices=order)
     assert torch.equal(sd.sample(model, (16, 3), noise=noise, **how), whole[order])
+
+
+@pytest.mark.parametrize("solver", [s for s in SOLVERS if not couples(s)], ids=label)
+def test_a_network_that_mixes_dimensions_gives_each_sample_in_every_batch(solver):
+    # matrix products differ in the last bit with the size of the batch
+    mlp = MLP(3, hidden=32, depth=2)
+    with torch.no_grad():
+        for k, p in enumerate(mlp.parameters()):
+            p.copy_(0.2 * normal(*p.shape, seed=k))
+    model = sd.Denoiser(mlp, VPSDE(), "v")
+    how = {"solver": solver, **steps_of(solver, 5)}
+    whole = sd.sample(model, (16, 3), seed=7, **how)
+    for size in (1, 3, 7):
+        assert torch.allclose(sd.sample(model, (size, 3), seed=7, **how), whole[:size], atol=1e-5)
+    order = torch.randperm(16, generator=generator(0))
+    turned = sd.sample(model, (16, 3), noise=SeededNoise(7, indices=order), **how)
+    assert torch.allclose(turned, whole[order], atol=1e-5)
 
 
 @pytest.mark.parametrize("solver", SOLVERS, ids=label)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from itertools import pairwise
 
 import pytest
@@ -57,8 +58,8 @@ def test_every_solver_is_finite_on_every_process_or_refuses_it_at_the_start(solv
 @pytest.mark.parametrize("solver", FIXED, ids=label)
 def test_every_number_of_steps_up_to_fifty_is_finite(solver, sde):
     for steps in range(1, 51):
-        dtype = torch.bfloat16 if steps % 2 else torch.float32
-        assert finite_or_refused(solver, sde, dtype, steps)
+        for dtype in (torch.bfloat16, torch.float32):
+            assert finite_or_refused(solver, sde, dtype, steps)
 
 
 @pytest.mark.parametrize("solver", FIXED, ids=label)
@@ -133,6 +134,8 @@ class Linear(nn.Module):
 def test_gradients_through_a_solve_are_right(solver):
     model = model_on(dtype=torch.float64)
     steps = steps_of(solver, 4)
+    if isinstance(solver, AdaptiveSolver):  # steps that change with x change the error left
+        solver = replace(solver, rtol=1e-9, atol=1e-9)
 
     def end(x, shift):
         return sd.sample(
@@ -140,8 +143,7 @@ def test_gradients_through_a_solve_are_right(solver):
         )
 
     inputs = [normal(2, 2, seed=k, dtype=torch.float64).requires_grad_() for k in (0, 1)]
-    tolerance = 1e-4 if isinstance(solver, AdaptiveSolver) else 1e-5
-    assert torch.autograd.gradcheck(end, inputs, eps=1e-6, atol=tolerance)
+    assert torch.autograd.gradcheck(end, inputs, eps=1e-6, atol=1e-5, rtol=1e-5)
 
 
 @pytest.mark.parametrize("solver", SOLVERS, ids=label)
