@@ -26,8 +26,8 @@ class GaussianMixture:
         covariances: C (K, D, D), symmetric positive semi-definite.
 
     Raises:
-        ValueError: shapes that do not fit, weights that are no distribution, or covariances that
-            are not symmetric positive semi-definite.
+        ValueError: shapes that do not fit, NaN or infinite numbers, weights that are no
+            distribution, or covariances that are not symmetric positive semi-definite.
     """
 
     def __init__(self, weights: Tensor, means: Tensor, covariances: Tensor) -> None:
@@ -37,6 +37,9 @@ class GaussianMixture:
                 f"weights {tuple(weights.shape)}, means {tuple(means.shape)}, covariances "
                 f"{tuple(covariances.shape)}: need (K,), (K, D), (K, D, D)"
             )
+        for name, value in (("weights", weights), ("means", means), ("covariances", covariances)):
+            if not value.isfinite().all():
+                raise ValueError(f"{name}: NaN or infinite numbers among them")
         if not (weights >= 0).all() or abs(float(weights.sum()) - 1.0) > 1e-6:
             raise ValueError(f"weights={weights.tolist()} must not be negative, and sum to 1")
         self.weights, self.means, self.covariances = weights, means, covariances

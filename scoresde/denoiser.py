@@ -152,8 +152,8 @@ class BaseDenoiser(nn.Module, ABC):
 
     def __init__(self, sde: SDE, data_std: float = 1.0) -> None:
         super().__init__()
-        if not data_std > 0.0:
-            raise ValueError(f"data_std={data_std} must be positive")
+        if not 0.0 < data_std < math.inf:
+            raise ValueError(f"data_std={data_std} must be positive and finite")
         self.sde = sde
         self.data_std = float(data_std)
 
@@ -188,7 +188,9 @@ class Denoiser(BaseDenoiser):
     Raises:
         ValueError: unknown `predicts`; "eps" or "score" for a process whose alpha(T) is 0, where
             the noise says nothing of the data; a `time_input` that is infinite at T, as
-            `feed_log_sigma` is there; an output of another shape.
+            `feed_log_sigma` is there; an output of another shape or of integers; a network that
+            changes its input in place.
+        TypeError: an output that is no tensor.
     """
 
     def __init__(
@@ -223,12 +225,11 @@ class Denoiser(BaseDenoiser):
         fed = x.to(dtype)
         if self.predicts == "edm":
             fed = lincomb((1.0 / level.radius(self.data_std), fed))
+        version = _version(x)
         out = self.net(fed, self._time(x, level, dtype), **cond)
-        if out.shape != x.shape:
-            raise ValueError(
-                f"net: output has shape {tuple(out.shape)} for an input of shape "
-                f"{tuple(x.shape)}; a denoiser's network keeps the shape"
-            )
+        _check_output(out, x)
+        if _version(x) != version:
+            raise ValueError("net: changes its input in place; let it work on x.clone()")
         return Prediction.of(self.predicts, x, out.to(x.dtype), level, self.sde, self.data_std)
 
     def _time(self, x: Tensor, level: Level, dtype: torch.dtype) -> Tensor:
@@ -269,6 +270,26 @@ class Field:
             for k, v in self.cond.items()
         }
         return Field(self.model, cond)
+
+
+def _version(x: Tensor) -> int:
+    # a compiler cannot follow it, and tensors of inference mode have none
+    return 0 if torch.compiler.is_compiling() or x.is_inference() else x._version
+
+
+def _check_output(out: Any, x: Tensor) -> None:
+    if not isinstance(out, Tensor):
+        raise TypeError(
+            f"net: returns a {type(out).__name__}, not a tensor; wrap it in a module that returns "
+            f"the tensor in it"
+        )
+    if out.shape != x.shape:
+        raise ValueError(
+            f"net: output has shape {tuple(out.shape)} for an input of shape {tuple(x.shape)}; a "
+            f"denoiser's network keeps the shape"
+        )
+    if not out.is_floating_point():
+        raise ValueError(f"net: output has dtype {out.dtype}; a denoiser's network returns floats")
 
 
 def floating_dtype(net: nn.Module) -> torch.dtype | None:

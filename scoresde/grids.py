@@ -17,6 +17,11 @@ LOWEST_LAM = -7.0
 class Grid(ABC):
     """A rule that places n steps between T and t_min: an immutable value."""
 
+    @property
+    def steps(self) -> int | None:
+        """The number of steps, where the grid has its own."""
+        return None
+
     @abstractmethod
     def times(self, sde: SDE, steps: int) -> tuple[float, ...]:
         """Return steps + 1 times that decrease from T to t_min."""
@@ -139,22 +144,35 @@ class DensityGrid(Grid):
 
 @dataclass(frozen=True)
 class FixedGrid(Grid):
-    """Given times, whatever the number of steps asked for must match.
+    """Given times, as many steps as lie between them.
 
     Attributes:
-        nodes: times that decrease, within [0, T].
+        nodes: times that decrease, from T to t_min. A solve from a given x may also start at a
+            later node than T, where x is then taken to be, and end before t_min.
+
+    Raises:
+        ValueError: fewer than two nodes, or nodes that do not decrease.
     """
 
     nodes: tuple[float, ...]
 
+    def __post_init__(self) -> None:
+        if len(self.nodes) < 2 or not all(a > b for a, b in pairwise(self.nodes)):
+            raise ValueError(f"nodes={self.nodes}: need two times or more that decrease")
+
+    @property
+    def steps(self) -> int:
+        return len(self.nodes) - 1
+
     def times(self, sde: SDE, steps: int) -> tuple[float, ...]:
-        if steps != len(self.nodes) - 1:
-            raise ValueError(f"steps={steps}, but the grid has {len(self.nodes) - 1} steps")
+        if steps != self.steps:
+            raise ValueError(f"steps={steps}, but the grid has {self.steps} steps")
         return self.nodes
 
 
 def _lam_range(sde: SDE) -> tuple[float, float]:
-    return max(float(sde.lam(sde.T)), LOWEST_LAM), float(sde.lam(sde.t_min))
+    low = float(sde.lam(sde.T))
+    return low if math.isfinite(low) else LOWEST_LAM, float(sde.lam(sde.t_min))
 
 
 def _at_lams(sde: SDE, lams: tuple[float, ...]) -> tuple[float, ...]:

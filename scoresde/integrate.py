@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import operator
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
@@ -15,13 +16,17 @@ from scoresde.denoiser import Field
 from scoresde.errors import NonFiniteState
 from scoresde.grids import DensityGrid, Grid
 from scoresde.noise import Noise
-from scoresde.sde import CLEAN, Level
+from scoresde.sde import CLEAN, SDE, Level
 from scoresde.solvers import AdaptiveSolver, Corrector, Solver
 
 Callback = Callable[[int, Level, Tensor], None]
 """Called after every step with its index, the level reached, and the state (B, *)."""
 
 DEFAULT_STEPS = 50
+
+# a solve on a fixed grid reads one flag of the device in this many steps, and stops when no sample
+# is left that is finite
+READ_EVERY = 16
 
 
 @dataclass(frozen=True)
@@ -33,7 +38,8 @@ class Solution:
         nfe: network calls per sample (B,).
         levels: the levels visited on a fixed grid; the ends of an adaptive solve.
         solver: the solver.
-        seed: of the noise; with the solver and the levels it replays the solve.
+        noise: the source of all randomness. With the same model, start, condition and dtype, and
+            the solver and the levels, it replays the solve; injected draws have to be given anew.
         trajectory: the states at `levels` (n, B, *), where asked for.
     """
 
@@ -41,7 +47,7 @@ class Solution:
     nfe: Tensor
     levels: tuple[Level, ...]
     solver: Solver
-    seed: int | None
+    noise: Noise
     trajectory: Tensor | None = None
 
 
@@ -56,21 +62,23 @@ def integrate(
     nfe: int | None = None,
     denoise: bool = False,
     encode: bool = False,
+    part: bool = False,
     callback: Callback | None = None,
     trajectory: bool = False,
     progress: bool = False,
 ) -> Solution:
     """Carry x (B, *) from T to t_min, and to sigma = 0 with denoise; or back, with encode.
 
-    The arguments are those of `scoresde.solve`, which describes them and their errors.
+    The arguments are those of `scoresde.solve`, which describes them and their errors. With `part`
+    a grid may lead over part of the way only.
     """
+    _check_kind(solver, Solver, "solver")
     if isinstance(solver, Corrector):
         raise ValueError(f"solver={solver} stays at a level; wrap it in PredictorCorrector")
     if encode and solver.stochastic:
         raise ValueError(f"solver={solver}: encoding needs a deterministic solver")
     if encode and denoise:
         raise ValueError("denoise=True: a latent code is solved for from t_min; set denoise=False")
-    seed = getattr(noise, "seed", None)
     sde = field.sde
     if isinstance(solver, AdaptiveSolver):
         fixed = {"grid": grid, "steps": steps, "nfe": nfe, "callback": callback}
@@ -81,41 +89,74 @@ def integrate(
         start, stop = (stop, start) if encode else (start, stop)
         x, calls = solve_adaptive(field, x, solver, noise, start, stop, denoise, progress)
         levels = (start, stop, CLEAN) if denoise else (start, stop)
-        return Solution(x, calls, levels, solver, seed)
-    count = count_steps(solver, steps, nfe, denoise)
-    grid = grid or DensityGrid()
-    if denoise:
-        # one step is T to the data in one go: a grid needs two
-        above = grid.levels(sde, count - 1) if count > 1 else (sde.level(sde.T),)
-        levels = (*above, CLEAN)
-    else:
-        levels = grid.levels(sde, count)[:: -1 if encode else 1]
+        return Solution(x, calls, levels, solver, noise)
+    grid = DensityGrid() if grid is None else grid
+    _check_kind(grid, Grid, "grid")
+    levels = _levels(sde, grid, count_steps(solver, steps, nfe, denoise, grid.steps), denoise, part)
+    levels = levels[:: -1 if encode else 1]
     path = _fixed(field, x, solver, noise, levels, callback, progress, keep=trajectory)
     calls = torch.full((len(x),), field.nfe, device=x.device)
     states = torch.stack(path) if trajectory else None
-    return Solution(path[-1], calls, levels, solver, seed, states)
+    return Solution(path[-1], calls, levels, solver, noise, states)
 
 
-def count_steps(solver: Solver, steps: int | None, nfe: int | None, denoise: bool) -> int:
+def _levels(sde: SDE, grid: Grid, count: int, denoise: bool, part: bool) -> tuple[Level, ...]:
+    if denoise and count == 1:  # T to the data in one go: a grid needs two steps
+        return sde.level(sde.T), CLEAN
+    levels = grid.levels(sde, count - denoise)
+    ends = levels[0].t, levels[-1].t
+    if ends != (sde.T, sde.t_min) and not part:
+        raise ValueError(
+            f"grid={grid} leads from t={ends[0]} to {ends[1]}, but {sde} is solved from T={sde.T} "
+            f"to t_min={sde.t_min}; give the grid these ends, or the process those"
+        )
+    return (*levels, CLEAN) if denoise else levels
+
+
+def count_steps(
+    solver: Solver, steps: int | None, nfe: int | None, denoise: bool, fixed: int | None = None
+) -> int:
     """Return the number of steps asked for, or the most that a budget of network calls allows.
 
+    Args:
+        fixed: the steps of a grid that has its own number, without the one to sigma = 0.
+
     Raises:
-        ValueError: both given, steps below 1, or a budget too small for one step.
+        ValueError: both given, no integers, steps below 1 or not the grid's, or a budget too small
+            for one step or the grid's.
     """
+    steps, nfe = _integer(steps, "steps"), _integer(nfe, "nfe")
     if steps is not None and nfe is not None:
         raise ValueError(f"steps={steps} and nfe={nfe}: give one of them")
+    if steps is not None and steps < 1:
+        raise ValueError(f"steps={steps}: a solve takes at least one step")
+    own = None if fixed is None else fixed + denoise
+    if own is not None and steps not in (None, own):
+        last = ", the one to sigma = 0 included" if denoise else ""
+        raise ValueError(f"steps={steps}, but the grid has {own} steps{last}; leave steps out")
     if nfe is None:
-        steps = DEFAULT_STEPS if steps is None else steps
-        if steps < 1:
-            raise ValueError(f"steps={steps}: a solve takes at least one step")
-        return steps
-    least = solver.nfe(1, denoise)
+        return steps or own or DEFAULT_STEPS
+    least = solver.nfe(own or 1, denoise)
     if nfe < least:
-        raise ValueError(f"nfe={nfe}: one step of {solver} takes {least} network calls")
-    steps = 1
-    while solver.nfe(steps + 1, denoise) <= nfe:
+        steps_taken = f"the grid's {own} steps" if own else "one step"
+        raise ValueError(f"nfe={nfe}: {steps_taken} of {solver} takes {least} network calls")
+    steps = own or 1
+    while own is None and solver.nfe(steps + 1, denoise) <= nfe:
         steps += 1
     return steps
+
+
+def _integer(value: int | None, name: str) -> int | None:
+    try:
+        return None if value is None else operator.index(value)
+    except TypeError:
+        raise ValueError(f"{name}={value!r} must be an integer") from None
+
+
+def _check_kind(value: object, kind: type, name: str) -> None:
+    if not isinstance(value, kind):
+        made = f"; give an instance, {value.__name__}(...)" if isinstance(value, type) else ""
+        raise TypeError(f"{name}={value!r} is no {kind.__name__}{made}")
 
 
 def _fixed(
@@ -128,7 +169,7 @@ def _fixed(
     progress: bool,
     keep: bool,
 ) -> list[Tensor]:
-    path, sums = [x], []
+    path, sums, calls = [x], [], []
     state = solver.init(field, x, levels[0])
     pairs = enumerate(pairwise(levels))
     for k, (here, there) in tqdm(pairs, total=len(levels) - 1, disable=not progress):
@@ -137,10 +178,13 @@ def _fixed(
         else:
             x, state, _ = solver.step(field, x, here, there, state, noise)
         sums.append(_sums(x))
+        calls.append(field.nfe)
         path = [*path, x] if keep else [x]
         if callback is not None:
             callback(k, there, x)
-    _check_finite(x, sums, levels, field.nfe)
+        if (k + 1) % READ_EVERY == 0 and _all_lost(sums[-1]):
+            break
+    _check_finite(x, sums, levels, calls)
     return path
 
 
@@ -150,8 +194,13 @@ def _sums(x: Tensor) -> Tensor:
     return torch.sum(x.detach(), dim=tuple(range(1, x.ndim)), dtype=dtype)
 
 
-def _check_finite(x: Tensor, sums: list[Tensor], levels: Sequence[Level], nfe: int) -> None:
-    # the one read of the device, after the last step; the meta device has nothing to read
+def _all_lost(sums: Tensor) -> bool:
+    # samples that are finite go on, so that the error keeps them
+    return sums.device.type != "meta" and len(sums) > 0 and not bool(sums.isfinite().any())
+
+
+def _check_finite(x: Tensor, sums: list[Tensor], levels: Sequence[Level], calls: list[int]) -> None:
+    # a read of the device, after the last step; the meta device has nothing to read
     if x.device.type == "meta" or not len(x):
         return
     finite = torch.stack(sums).isfinite().cpu()
@@ -163,6 +212,6 @@ def _check_finite(x: Tensor, sums: list[Tensor], levels: Sequence[Level], nfe: i
         "the state became NaN or infinite on the way",
         t=float(levels[first + 1].t),
         indices=rows,
-        nfe=nfe,
+        nfe=calls[first],
         x=x,
     )

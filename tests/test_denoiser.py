@@ -360,7 +360,7 @@ def test_what_cannot_be_denoised_is_refused():
     for kind in ("eps", "score"):
         with pytest.raises(ValueError, match=f"predicts='{kind}': alpha is 0 at T=1.0"):
             Denoiser(net, RectifiedFlow(), kind)
-    for data_std in (0.0, -1.0, math.nan):
+    for data_std in (0.0, -1.0, math.nan, math.inf):
         with pytest.raises(ValueError, match="data_std="):
             Denoiser(net, VPSDE(), data_std=data_std)
     with pytest.raises(ValueError, match=r"time_input: feeds the network inf at T=1.0"):

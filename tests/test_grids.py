@@ -36,7 +36,7 @@ GRIDS = [
 
 
 def lam_range(sde):
-    return max(sde.lam(sde.T), LOWEST_LAM), sde.lam(sde.t_min)
+    return LOWEST_LAM if sde == RectifiedFlow() else sde.lam(sde.T), sde.lam(sde.t_min)
 
 
 @pytest.mark.parametrize("grid", GRIDS, ids=repr)
@@ -120,6 +120,16 @@ def test_grids_in_lam_start_at_pure_noise_where_alpha_is_zero(grid):
     assert all(level.lam > LOWEST_LAM for level in levels[1:])
 
 
+@pytest.mark.parametrize("sde", [VESDE(sigma_max=20_000.0), RectifiedFlow(T=1.0 - 1e-9)])
+def test_grids_are_even_however_strong_the_noise_at_the_end_is(sde):
+    levels = LogSNRGrid().levels(sde, 10)
+    gaps = [b.lam - a.lam for a, b in pairwise(levels)]
+    assert gaps == pytest.approx([(sde.lam(sde.t_min) - sde.lam(sde.T)) / 10] * 10, rel=1e-6)
+    roots = [(at.sigma / at.alpha) ** (1 / 7) for at in KarrasGrid().levels(sde, 10)]
+    gaps = [a - b for a, b in pairwise(roots)]
+    assert gaps == pytest.approx([(roots[0] - roots[-1]) / 10] * 10, rel=1e-6)
+
+
 @pytest.mark.parametrize("steps", [100, 1000, 10_000])
 def test_grids_of_many_steps_stay_in_order(steps):
     for grid in (UniformGrid(), QuadraticGrid(), KarrasGrid()):
@@ -144,8 +154,10 @@ def test_fixed_grids_hold_their_nodes():
     assert grid.times(VPSDE(), 3) == (1.0, 0.5, 0.2, 0.001)
     with pytest.raises(ValueError, match="steps=4, but the grid has 3 steps"):
         grid.levels(VPSDE(), 4)
-    with pytest.raises(ValueError, match="do not decrease"):
-        FixedGrid((0.2, 0.5)).levels(VPSDE(), 1)
+    for nodes in ((0.2, 0.5), (0.5, 0.5), (0.5, math.nan), (1.0,), ()):
+        with pytest.raises(ValueError, match=r"nodes=.*two times or more that decrease"):
+            FixedGrid(nodes)
+    assert (grid.steps, UniformGrid().steps) == (3, None)
     with pytest.raises(ValueError, match=r"t=1.5 is outside \[0, 1.0\]"):
         FixedGrid((1.5, 0.5)).levels(VPSDE(), 1)
 

@@ -110,7 +110,20 @@ def annealed(level, snr):
     return 1.0 - e * k, e * k * m, math.sqrt(2.0 * e)
 
 
+def churned_heun(sde, here, there, churn):
+    hat = sde.level(max(min(sde.t_at(here.lam - math.log1p(churn)), sde.T), here.t))
+    gain = hat.alpha / here.alpha
+    std = math.sqrt(max(hat.sigma**2 - gain**2 * here.sigma**2, 0.0))
+    (k, m), (k_there, m_there), dt = score_of(hat), score_of(there), there.t - hat.t
+    pull, pull_there = 0.5 * sde.g2(hat.t) * k, 0.5 * sde.g2(there.t) * k_there
+    rate, rate_there = sde.f(hat.t) + pull, sde.f(there.t) + pull_there
+    slope = 1.0 + 0.5 * dt * (rate + rate_there * (1.0 + dt * rate))
+    shift = -0.5 * dt * (pull * m * (1.0 + dt * rate_there) + pull_there * m_there)
+    return slope * gain, shift, slope * std
+
+
 RECURSIONS = [
+    (Heun(churn=0.2), lambda sde, a, b: [churned_heun(sde, a, b, 0.2)]),
     (EulerMaruyama(), lambda sde, a, b: [euler_maruyama(sde, a, b, 1.0)]),
     (EulerMaruyama(0.5), lambda sde, a, b: [euler_maruyama(sde, a, b, 0.5)]),
     (DDIM(1.0), lambda sde, a, b: [ddim(sde, a, b, 1.0)]),
@@ -130,7 +143,7 @@ RECURSIONS = [
     "sde", [VPSDE(), SubVPSDE(), VESDE(0.01, 10.0)], ids=lambda s: type(s).__name__
 )
 def test_law_is_the_affine_recursion(solver, recursion, sde):
-    for steps in (1, 2, 3, 7, 16, 50):
+    for steps in (1, 2, 3, 7, 16, 50, 100):
         levels = UniformGrid().levels(sde, steps)
         start = marginal(DATA, levels[0])
         mean, variance = float(start.mean), float(start.covariance)

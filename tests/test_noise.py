@@ -5,7 +5,9 @@ Every statistical test is at level 5e-7 (|z| < 5.03) with a fixed seed.
 
 from __future__ import annotations
 
+import hashlib
 import math
+import struct
 from itertools import pairwise
 
 import pytest
@@ -16,6 +18,7 @@ from hypothesis import strategies as st
 from scipy import stats
 
 from scoresde import BrownianNoise, InjectedNoise, RecordedNoise, SeededNoise
+from scoresde.testing import count_operations
 
 ALPHA = 5e-7
 Z = 5.03
@@ -133,6 +136,39 @@ def test_any_shape_is_served(shape):
     draw = SeededNoise(0).normal(like)
     assert draw.shape == like.shape
     assert len(draw.unique()) == draw.numel()
+
+
+def splitmix(key, gamma, n):
+    """Return n numbers of SplitMix64, in Python's integers."""
+    mask, found = (1 << 64) - 1, []
+    for k in range(1, n + 1):
+        z = (key + k * gamma) & mask
+        z = ((z ^ (z >> 30)) * 0xBF58476D1CE4E5B9) & mask
+        z = ((z ^ (z >> 27)) * 0x94D049BB133111EB) & mask
+        found.append(z ^ (z >> 31))
+    return found
+
+
+def test_every_sample_has_a_generator_of_its_own():
+    golden = 0x9E3779B97F4A7C15
+    seed = int.from_bytes(hashlib.blake2b(b"7", digest_size=8).digest(), "little")
+    part = int.from_bytes(struct.pack("<d", 0.25), "little")
+    (address,) = splitmix(seed + part, 0, 1)
+    found = SeededNoise(7, start=4).normal(torch.zeros(2, 10, dtype=torch.float64), 0.25)
+    for row, index in zip(found, (4, 5), strict=True):
+        (key,) = splitmix(address + index * golden, 0, 1)
+        for k, z in enumerate(splitmix(0, key | 1, 5)):
+            u, angle = ((z >> 32) + 0.5) / 2**32, 2.0 * math.pi * (z & (2**32 - 1)) / 2**32
+            radius = math.sqrt(-2.0 * math.log(u))
+            assert row[k].item() == pytest.approx(radius * math.cos(angle), abs=1e-12)
+            assert row[5 + k].item() == pytest.approx(radius * math.sin(angle), abs=1e-12)
+
+
+def test_a_draw_takes_as_many_operations_whatever_its_address():
+    for address in ((), (0.5,), (0.5, 0.25)):
+        counter = count_operations(lambda: SeededNoise(0).normal(LIKE, *address))  # noqa: B023
+        assert len(counter.operations) <= 42  # an odd size takes a copy to cut the last normal off
+        assert counter.reads == []
 
 
 # Law

@@ -24,6 +24,7 @@ from scoresde import (
     DDIM,
     VPSDE,
     AdamsPC,
+    BrownianNoise,
     Churned,
     DormandPrince,
     DPMSolverPP,
@@ -36,6 +37,7 @@ from scoresde import (
     Restart,
     SeededNoise,
 )
+from scoresde.nets import MLP
 
 
 @pytest.mark.parametrize("solver", [s for s in SOLVERS if not couples(s)], ids=label)
@@ -51,6 +53,23 @@ def test_sample_i_of_a_seed_is_the_same_in_every_batch(solver):
     assert torch.equal(sd.sample(model, (16, 3), noise=noise, **how), whole[order])
 
 
+@pytest.mark.parametrize("solver", [s for s in SOLVERS if not couples(s)], ids=label)
+def test_a_network_that_mixes_dimensions_gives_each_sample_in_every_batch(solver):
+    # matrix products differ in the last bit with the size of the batch
+    mlp = MLP(3, hidden=32, depth=2)
+    with torch.no_grad():
+        for k, p in enumerate(mlp.parameters()):
+            p.copy_(0.2 * normal(*p.shape, seed=k))
+    model = sd.Denoiser(mlp, VPSDE(), "v")
+    how = {"solver": solver, **steps_of(solver, 5)}
+    whole = sd.sample(model, (16, 3), seed=7, **how)
+    for size in (1, 3, 7):
+        assert torch.allclose(sd.sample(model, (size, 3), seed=7, **how), whole[:size], atol=1e-5)
+    order = torch.randperm(16, generator=generator(0))
+    turned = sd.sample(model, (16, 3), noise=SeededNoise(7, indices=order), **how)
+    assert torch.allclose(turned, whole[order], atol=1e-5)
+
+
 @pytest.mark.parametrize("solver", SOLVERS, ids=label)
 def test_the_global_generator_is_left_alone(solver):
     before = torch.get_rng_state()
@@ -62,7 +81,7 @@ def test_the_global_generator_is_left_alone(solver):
 def test_seeds_that_nobody_gave_differ_and_are_kept():
     first, second = (sd.solve(model_on(), (2, 3), steps=3) for _ in range(2))
     assert not torch.equal(first.x, second.x)
-    assert torch.equal(sd.sample(model_on(), (2, 3), steps=3, seed=first.seed), first.x)
+    assert torch.equal(sd.sample(model_on(), (2, 3), steps=3, seed=first.noise.seed), first.x)
 
 
 @pytest.mark.parametrize("solver", FIXED, ids=label)
@@ -174,10 +193,40 @@ def test_decode_inverts_encode(solver):
 
 def test_a_given_grid_is_followed():
     times = (1.0, 0.6, 0.3, 0.05)
-    solution = sd.solve(model_on(), (2, 3), grid=FixedGrid(times), steps=3, denoise=False)
-    assert tuple(level.t for level in solution.levels) == times
-    solution = sd.solve(model_on(), (2, 3), grid=FixedGrid(times), steps=4)
-    assert tuple(level.t for level in solution.levels) == (*times, 0.0)
+    model, grid = model_on(VPSDE(t_min=0.05)), FixedGrid(times)
+    for steps in ({}, {"steps": 3}, {"nfe": 9}):
+        solution = sd.solve(model, (2, 3), grid=grid, denoise=False, **steps)
+        assert tuple(level.t for level in solution.levels) == times
+    for steps in ({}, {"steps": 4}, {"nfe": 4}):
+        solution = sd.solve(model, (2, 3), grid=grid, **steps)
+        assert tuple(level.t for level in solution.levels) == (*times, 0.0)
+
+
+def test_a_given_state_may_be_taken_over_part_of_the_way():
+    model, x = model_on(), normal(2, 3)
+    grid = FixedGrid((0.5, 0.2, 0.1))
+    solution = sd.solve(model, x=x, grid=grid, denoise=False)
+    late = sd.solve(model_on(VPSDE(T=0.5, t_min=0.1)), x=x, grid=grid, denoise=False)
+    assert torch.equal(solution.x, late.x)
+
+
+@pytest.mark.parametrize(
+    "noise",
+    [
+        lambda: SeededNoise(0, start=5),
+        lambda: SeededNoise(None),
+        lambda: SeededNoise(3, indices=torch.tensor([7, 1])),
+        lambda: BrownianNoise(2, 0.0, 1.0),
+        lambda: SeededNoise(3).fold(4),
+    ],
+)
+def test_a_solution_holds_what_replays_it(noise):
+    how = {"solver": EulerMaruyama(), "steps": 9, "denoise": False}
+    first = sd.solve(model_on(VPSDE(t_min=0.1)), (2, 3), noise=noise(), **how)
+    again = FixedGrid(tuple(level.t for level in first.levels))
+    model = model_on(VPSDE(t_min=0.1))
+    how = {"solver": first.solver, "grid": again, "noise": first.noise, "denoise": False}
+    assert torch.equal(sd.sample(model, (2, 3), **how), first.x)
 
 
 def test_end_to_end_on_a_mixture():

@@ -28,6 +28,7 @@ from scoresde import (
     SeededNoise,
     UniformGrid,
 )
+from scoresde.integrate import READ_EVERY
 
 SHAPE = (2, 3)
 X = normal(2, 3)
@@ -62,7 +63,15 @@ X = normal(2, 3)
         ({"shape": SHAPE, "solver": DormandPrince(), "callback": print}, r"callback="),
         ({"shape": SHAPE, "solver": Langevin()}, r"solver=Langevin.*PredictorCorrector"),
         ({"shape": SHAPE, "solver": AnnealedLangevin()}, r"solver=AnnealedLangevin"),
-        ({"shape": SHAPE, "steps": 3, "grid": FixedGrid((1.0, 0.5))}, r"steps=2, .* 1 steps"),
+        ({"x": X, "steps": 3, "grid": FixedGrid((1.0, 0.5))}, r"steps=3, .* has 2 steps.*leave"),
+        ({"x": X, "nfe": 1, "grid": FixedGrid((1.0, 0.5))}, r"nfe=1: the grid's 2 steps .* 2"),
+        ({"shape": SHAPE, "grid": FixedGrid((0.5, 1e-3))}, r"grid=.*from t=0\.5 .* from T=1\.0"),
+        ({"shape": SHAPE, "grid": FixedGrid((1.0, 0.1))}, r"grid=.* to 0\.1, .* t_min=0\.001"),
+        ({"shape": (2, 3.0)}, r"shape=\(2, 3\.0\)"),
+        ({"shape": SHAPE, "state_dtype": torch.float16}, r"state_dtype=torch.float16 must be one"),
+        ({"shape": SHAPE, "state_dtype": torch.int64}, r"state_dtype=torch.int64 must be one"),
+        ({"shape": SHAPE, "steps": 10.0}, r"steps=10\.0 must be an integer"),
+        ({"shape": SHAPE, "nfe": 9.5}, r"nfe=9\.5 must be an integer"),
         ({"x": X, "solver": DDIM(1.0), "noise": InjectedNoise([X]), "steps": 9}, r"draws: "),
         ({"x": X, "solver": DDIM(1.0), "noise": InjectedNoise([X[:1]])}, r"draws: .*\(1, 3\)"),
     ],
@@ -73,6 +82,60 @@ def test_arguments_of_sample(arguments, named):
         return
     with pytest.raises(ValueError, match=named):
         sd.sample(model_on(), **arguments)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "named"),
+    [
+        ({"solver": DDIM}, r"solver=.*is no Solver; give an instance, DDIM\(\.\.\.\)"),
+        ({"solver": "DDIM"}, r"solver='DDIM' is no Solver$"),
+        ({"grid": UniformGrid}, r"grid=.*is no Grid; give an instance, UniformGrid"),
+    ],
+)
+def test_arguments_of_another_kind(arguments, named):
+    with pytest.raises(TypeError, match=named):
+        sd.sample(model_on(), SHAPE, **arguments)
+
+
+@pytest.mark.parametrize("call", [sd.encode, sd.log_likelihood])
+@pytest.mark.parametrize("times", [(1.0, 0.1), (0.5, 1e-3)])
+def test_a_code_is_not_solved_for_over_part_of_the_way(call, times):
+    with pytest.raises(ValueError, match=r"grid=.* solved from T=1\.0 to t_min=0\.001"):
+        call(model_on(), X, grid=FixedGrid(times))
+
+
+class Breaking(nn.Module):
+    """A network whose output is not finite from one call on, in the rows that are marked."""
+
+    def __init__(self, call, value):
+        super().__init__()
+        self.call, self.value, self.calls = call, value, 0
+
+    def forward(self, x, t, mark):
+        self.calls += 1
+        return torch.where(mark & (self.calls >= self.call), self.value, 0.5 * x)
+
+
+@pytest.mark.parametrize("value", [torch.nan, torch.inf, -torch.inf])
+def test_a_solve_stops_soon_after_no_sample_is_finite(value):
+    model = Denoiser(Breaking(3, value), VPSDE(), "v")
+    how = {"steps": 1000, "solver": sd.Euler(), "grid": UniformGrid()}
+    with pytest.raises(sd.NonFiniteState, match=r"rows 0, 1.*after 3 network") as caught:
+        sd.sample(model, SHAPE, cond={"mark": torch.ones(2, 1, dtype=torch.bool)}, **how)
+    assert model.net.calls == READ_EVERY
+    assert caught.value.nfe == 3
+    assert caught.value.t == pytest.approx(UniformGrid().times(VPSDE(), 999)[3])
+
+
+def test_a_solve_goes_on_while_a_sample_is_finite_and_keeps_it():
+    mark = torch.tensor([[True], [False]])
+    how = {"x": X, "cond": {"mark": mark}, "steps": 40}
+    model = Denoiser(Breaking(3, torch.nan), VPSDE(), "v")
+    with pytest.raises(sd.NonFiniteState) as caught:
+        sd.sample(model, **how)
+    assert (model.net.calls, caught.value.nfe, caught.value.indices) == (40, 3, (0,))
+    whole = sd.sample(Denoiser(Breaking(99, torch.nan), VPSDE(), "v"), **how)
+    assert torch.equal(caught.value.x[1], whole[1])
 
 
 @pytest.mark.parametrize(
@@ -146,6 +209,38 @@ def test_an_output_of_another_shape_is_refused():
         sd.sample(model, SHAPE)
 
 
+@pytest.mark.parametrize(
+    ("answer", "error", "named"),
+    [
+        (lambda x: (x, None), TypeError, r"net: returns a tuple, not a tensor; wrap it"),
+        (lambda x: {"sample": x}, TypeError, r"net: returns a dict"),
+        (lambda x: x.long(), ValueError, r"net: output has dtype torch.int64"),
+        (lambda x: x.mul_(0.5), ValueError, r"net: changes its input in place.*x\.clone\(\)"),
+    ],
+)
+@pytest.mark.parametrize("call", [sd.decode, sd.log_likelihood])
+def test_outputs_of_another_kind_are_refused(call, answer, error, named):
+    with pytest.raises(error, match=named):
+        call(Denoiser(Net(answer), VPSDE()), X.clone())
+
+
+@pytest.mark.parametrize("call", [sd.encode, sd.decode, sd.log_likelihood])
+def test_statistics_of_the_batch_are_refused(call):
+    for training, tracked in ((True, True), (True, False), (False, False)):
+        layer = nn.BatchNorm1d(3, track_running_stats=tracked)
+        model = Denoiser(Net(nn.Sequential(nn.Linear(3, 3), layer)), VPSDE()).train(training)
+        with pytest.raises(ValueError, match=r"model: batch normalisation .*model\.eval\(\)"):
+            call(model, X)
+    call(Denoiser(Net(nn.Sequential(nn.Linear(3, 3), nn.BatchNorm1d(3))), VPSDE()).eval(), X)
+
+
+def test_a_model_elsewhere_is_refused_and_the_condition_moved():
+    with pytest.raises(ValueError, match=r"device='meta': the model is on cpu; move it"):
+        sd.sample(model_on(), SHAPE, device="meta")
+    cond = {"shift": torch.zeros(2, 3)}
+    assert sd.sample(model_on().to("meta"), SHAPE, cond=cond).device.type == "meta"
+
+
 @pytest.mark.parametrize("predicts", ["eps", "score"])
 def test_a_prediction_that_says_nothing_at_alpha_0_is_refused(predicts):
     with pytest.raises(ValueError, match=rf"predicts='{predicts}': alpha is 0 at T"):
@@ -160,6 +255,7 @@ def test_a_prediction_that_says_nothing_at_alpha_0_is_refused(predicts):
         (lambda: DPMSolverPP(4), "order=4"),
         (lambda: DDIM(1.5), r"eta=1\.5"),
         (lambda: EulerMaruyama(-1.0), r"eta=-1\.0"),
+        (lambda: EulerMaruyama(float("inf")), r"eta=inf"),
         (lambda: Heun(churn=-0.1), r"churn=-0\.1"),
         (lambda: DormandPrince(rtol=0.0), r"rtol=0\.0"),
         (lambda: DormandPrince(atol=-1.0), r"atol=-1\.0"),

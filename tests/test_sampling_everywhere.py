@@ -61,8 +61,8 @@ def test_every_solver_is_finite_on_every_process_or_refuses_it_at_the_start(solv
 def test_every_number_of_steps_up_to_fifty_is_finite(solver, sde):
     sde = replace(sde, T=0.99) if refusal(solver, sde) else sde
     for steps in range(1, 51):
-        dtype = torch.bfloat16 if steps % 2 else torch.float32
-        assert is_finite(solver, sde, dtype, steps)
+        for dtype in (torch.bfloat16, torch.float32):
+            assert is_finite(solver, sde, dtype, steps)
 
 
 @pytest.mark.parametrize("solver", FIXED, ids=label)
@@ -74,8 +74,9 @@ def test_everything_runs_on_the_meta_device(solver):
 
 
 @pytest.mark.parametrize("solver", [AdamsPC(), DDIM(1.0), PredictorCorrector()], ids=label)
-def test_the_loop_adds_two_operations_a_step_and_one_read_at_the_end(solver):
-    sde, n = VPSDE(), 12
+@pytest.mark.parametrize("n", [12, 40])
+def test_the_loop_adds_two_operations_a_step_and_a_read_in_sixteen(solver, n):
+    sde = VPSDE()
     field, x, z = Field(model_on(sde)), normal(2, 3), normal(2, 3, seed=1)
     levels = UniformGrid().levels(sde, n)
 
@@ -91,8 +92,8 @@ def test_the_loop_adds_two_operations_a_step_and_one_read_at_the_end(solver):
     with torch.no_grad():
         step, whole = count_operations(bare), count_operations(loop)
     assert step.reads == []
-    assert len(whole.operations) - len(step.operations) <= n + 12
-    assert len(whole.reads) <= 2  # is the start finite, are the sums
+    assert len(whole.operations) - len(step.operations) <= n + 12 + 6 * (n // 16)
+    assert len(whole.reads) <= 2 + n // 16  # is the start finite, are the sums
 
 
 QUICK = (AdamsPC(3), DPMSolverPP(3), DDIM(1.0), Heun(churn=0.1), PredictorCorrector())
@@ -140,6 +141,8 @@ SMOOTH = tuple(solver for solver in SOLVERS if not isinstance(solver, AdaptiveSD
 def test_gradients_through_a_solve_are_right(solver):
     model = model_on(dtype=torch.float64)
     steps = steps_of(solver, 4)
+    if isinstance(solver, AdaptiveSolver):  # steps that change with x change the error left
+        solver = replace(solver, rtol=1e-9, atol=1e-9)
 
     def end(x, shift):
         return sd.sample(
@@ -147,8 +150,7 @@ def test_gradients_through_a_solve_are_right(solver):
         )
 
     inputs = [normal(2, 2, seed=k, dtype=torch.float64).requires_grad_() for k in (0, 1)]
-    tolerance = 1e-4 if isinstance(solver, AdaptiveSolver) else 1e-5
-    assert torch.autograd.gradcheck(end, inputs, eps=1e-6, atol=tolerance)
+    assert torch.autograd.gradcheck(end, inputs, eps=1e-6, atol=1e-5, rtol=1e-5)
 
 
 @pytest.mark.parametrize("solver", SOLVERS, ids=label)

@@ -132,7 +132,7 @@ def test_solvers_in_alpha_and_sigma_know_no_time(solver, name, mixture):
         noise = InjectedNoise(normal(6, 2, seed=k) for k in range(24))
         how = {"solver": solver, "steps": 12, "noise": noise, "denoise": False}
         ends.append(sd.sample(mixture.denoiser(sde), x=normal(6, 2), grid=grid, **how))
-    assert close(*ends, 1e-11)
+    assert close(*ends, 1e-12)
 
 
 def edm_sampler(denoise, x, sigmas, churn, span, inflation, draws):

@@ -58,7 +58,7 @@ class Hermite(Trace):
         return mean, (integrals - mean[:, None]).square() @ weights
 
 
-@pytest.mark.parametrize("d", [1, 3, 6])
+@pytest.mark.parametrize("d", [1, 3, 8])
 def test_all_rademacher_probes_average_to_the_exact_trace(d):
     model = Denoiser(Mixing(d), VPSDE(), "v")
     x = normal(5, d, dtype=torch.float64)
@@ -85,7 +85,8 @@ def test_variance_of_a_probe_is_the_formulas(trace):
     # the flow of Gaussian data is linear, with Jacobians that commute: log M = int dv/dy dphi
     sde, data = VPSDE(), Gaussian(torch.zeros(3, dtype=torch.float64), spread(2.0, 0.5, 0.05))
     x = normal(2, 3, dtype=torch.float64)
-    found = sd.log_likelihood(data.denoiser(sde, 1.0), x, trace=trace, steps=400)
+    solver = DormandPrince(1e-13, 1e-13)
+    found = sd.log_likelihood(data.denoiser(sde, 1.0), x, trace=trace, solver=solver)
     top, bottom = sde.level(sde.T), sde.level(sde.t_min)
     v_top, v_bottom = (a.alpha**2 * data.variances[0] + a.sigma**2 for a in (top, bottom))
     logs = 0.5 * (v_top / v_bottom).log() - math.log(top.radius() / bottom.radius())
@@ -93,7 +94,7 @@ def test_variance_of_a_probe_is_the_formulas(trace):
     whole, diagonal = float(s.square().sum()), float(s.diagonal().square().sum())
     expected = 2.0 * (whole - diagonal if isinstance(trace, Signs) else whole)
     assert expected > 0.1
-    assert torch.allclose(found.stderr, torch.full_like(found.stderr, expected), rtol=1e-6)
+    assert torch.allclose(found.stderr, torch.full_like(found.stderr, expected), rtol=1e-10)
 
 
 def test_probes_are_signs_or_unit_normals_drawn_once_and_each_samples_own():
@@ -113,8 +114,9 @@ def test_standard_error_divides_by_the_root_of_the_number_of_probes():
     assert mean.tolist() == [4.0]
     assert stderr.item() == pytest.approx(math.sqrt((9 + 4 + 0 + 25) / 3 / 4))
     assert Hutchinson(1).reduce(integrals[:, :1])[1].isnan().all()
-    with pytest.raises(ValueError, match="n=0"):
-        Hutchinson(0)
+    for n in (0, 2.5):
+        with pytest.raises(ValueError, match=f"n={n}: .*integer"):
+            Hutchinson(n)
 
 
 def test_estimates_are_within_their_standard_errors():

@@ -77,5 +77,7 @@ def test_refusals():
         LogNormalTimes(mean=40.0).quantile(PROCESSES["vp"], u)
     with pytest.raises(ValueError, match="std=0"):
         LogNormalTimes(std=0.0)
+    with pytest.raises(ValueError, match="mean=nan"):
+        LogNormalTimes(mean=float("nan"))
     with pytest.raises(ValueError, match="gamma=-1"):
         MinSNR(-1.0)

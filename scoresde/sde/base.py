@@ -45,8 +45,18 @@ class Level:
         return atan2(self.sigma, self.alpha * data_std)
 
     def like(self, x: Tensor) -> Level:
-        """Return the level with its per-sample values, if it has them, in the rank of x (B, *)."""
+        """Return the level with its per-sample values, if it has them, in the rank of x (B, *).
+
+        Raises:
+            ValueError: tensors of another number of samples.
+        """
         values = (self.t, self.alpha, self.sigma)
+        for v in values:
+            if isinstance(v, Tensor) and v.ndim and (v.numel() != len(x) or len(v) != len(x)):
+                raise ValueError(
+                    f"t: a level of shape {tuple(v.shape)} for {len(x)} samples; a level of "
+                    f"each sample's own has the shape (B,) or (B, 1, ..., 1)"
+                )
         return Level(*(per_sample(v, x) if isinstance(v, Tensor) else v for v in values))
 
 
@@ -68,10 +78,17 @@ class Prior:
     Attributes:
         mean: a float, or a tensor that broadcasts over (B, *).
         std: standard deviation, likewise.
+
+    Raises:
+        ValueError: std that is not positive and finite (checked in host memory).
     """
 
     mean: Scalar = 0.0
     std: Scalar = 1.0
+
+    def __post_init__(self) -> None:
+        if _any(~(torch.as_tensor(self.std) > 0.0)) or _any(torch.as_tensor(self.std).isinf()):
+            raise ValueError(f"std={self.std} must be positive and finite")
 
     def draw(self, z: Tensor) -> Tensor:
         """Map unit normals z (B, *) to draws from the prior."""
@@ -164,7 +181,7 @@ class SDE(ABC):
             t = float(t)
             inside = 0.0 <= t <= self.T
         else:
-            inside = t.device.type != "cpu" or bool(((t >= 0) & (t <= self.T)).all())
+            inside = not _any(~((t >= 0) & (t <= self.T)))
         if not inside:
             raise ValueError(f"t={t} is outside [0, {self.T}], the time span of {self}")
         return Level(t, self.alpha(t), self.sigma(t))
@@ -182,14 +199,24 @@ class SDE(ABC):
         For `VESDE` the kernel from time 0 has the variance sigma(t)^2 - sigma(0)^2.
 
         Raises:
-            ValueError: t before s (checked for floats).
+            ValueError: t before s (checked for floats and for tensors in host memory).
         """
-        if not isinstance(s, Tensor) and not isinstance(t, Tensor) and t < s:
+        if _any(torch.as_tensor(t < s)):
             raise ValueError(f"s={s}, t={t}: a transition leads from s to a time t >= s")
         return forward_kernel(self.level(s), self.level(t))
 
     def perturb(self, x0: Tensor, t: Scalar, eps: Tensor) -> Tensor:
-        """Return x_t = alpha x0 + sigma eps, for x0 and eps (B, *), and t a float or (B,)."""
+        """Return x_t = alpha x0 + sigma eps, for x0 and eps (B, *), and t a float or (B,).
+
+        Raises:
+            ValueError: shapes that differ, x0 of integers, or NaN in it (checked in host memory).
+        """
+        if eps.shape != x0.shape:
+            raise ValueError(f"eps: shape {tuple(eps.shape)} for an x0 of {tuple(x0.shape)}")
+        if not x0.is_floating_point():
+            raise ValueError(f"x0: dtype {x0.dtype} where floats are meant; map it to model space")
+        if _any(x0.isnan()):
+            raise ValueError("x0: has NaN in it; leave such samples out")
         level = self.level(t).like(x0)
         return lincomb((level.alpha, x0), (level.sigma, eps))
 
@@ -226,6 +253,11 @@ class SDE(ABC):
         """
         a, s = float(self.alpha(self.T)), float(self.sigma(self.T))
         return Prior(mean=a * mean, std=(a * a * variance + s * s) ** 0.5)
+
+
+def _any(wrong: Tensor) -> bool:
+    # tensors of a device pass unseen: to look would be to wait for it
+    return bool(wrong.any() if wrong.device.type == "cpu" else False)
 
 
 def forward_kernel(here: Level, there: Level) -> Kernel:

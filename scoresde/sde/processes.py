@@ -20,9 +20,10 @@ class _LinearBeta(SDE):
     beta_max: float = 20.0
 
     def __post_init__(self) -> None:
-        if not 0.0 < self.beta_min <= self.beta_max:
+        if not 0.0 < self.beta_min <= self.beta_max < math.inf:
             raise ValueError(
-                f"beta_min={self.beta_min}, beta_max={self.beta_max}: need 0 < beta_min <= beta_max"
+                f"beta_min={self.beta_min}, beta_max={self.beta_max}: "
+                f"need 0 < beta_min <= beta_max < inf"
             )
         super().__post_init__()
 
@@ -56,6 +57,10 @@ class VPSDE(_LinearBeta):
     def sigma(self, t: Scalar) -> Scalar:
         return sqrt(-expm1(-self._integral(t)))
 
+    def dsigma(self, t: Scalar) -> Scalar:
+        # of sigma^2 = 1 - alpha^2: the difference g^2 / (2 sigma) + f sigma cancels as alpha falls
+        return 0.5 * self.beta(t) * exp(-self._integral(t)) / self.sigma(t)
+
     def g2(self, t: Scalar) -> Scalar:
         return self.beta(t)
 
@@ -72,6 +77,9 @@ class SubVPSDE(_LinearBeta):
 
     def sigma(self, t: Scalar) -> Scalar:
         return -expm1(-self._integral(t))
+
+    def dsigma(self, t: Scalar) -> Scalar:
+        return self.beta(t) * exp(-self._integral(t))
 
     def g2(self, t: Scalar) -> Scalar:
         return -self.beta(t) * expm1(-2.0 * self._integral(t))
@@ -96,10 +104,10 @@ class VESDE(SDE):
     t_min: float = 0.0
 
     def __post_init__(self) -> None:
-        if not 0.0 < self.sigma_min < self.sigma_max:
+        if not 0.0 < self.sigma_min < self.sigma_max < math.inf:
             raise ValueError(
                 f"sigma_min={self.sigma_min}, sigma_max={self.sigma_max}: "
-                f"need 0 < sigma_min < sigma_max"
+                f"need 0 < sigma_min < sigma_max < inf"
             )
         super().__post_init__()
 
@@ -111,7 +119,8 @@ class VESDE(SDE):
         return _constant(1.0, t)
 
     def sigma(self, t: Scalar) -> Scalar:
-        return self.sigma_min * exp(self._rate * t)
+        # from the middle, where the exponent is least: exp makes of its rounding a relative error
+        return math.sqrt(self.sigma_min * self.sigma_max) * exp(self._rate * (t - 0.5))
 
     def f(self, t: Scalar) -> Scalar:
         return _constant(0.0, t)
@@ -162,6 +171,10 @@ class CosineVPSDE(SDE):
 
     def g2(self, t: Scalar) -> Scalar:
         return -2.0 * self.f(t)
+
+    def dsigma(self, t: Scalar) -> Scalar:
+        # of sigma^2 = 1 - alpha^2, as for VP
+        return -self.dalpha(t) * self.alpha(t) / self.sigma(t)
 
     def t_at(self, lam: Scalar) -> Scalar:
         start = self._theta(0.0)

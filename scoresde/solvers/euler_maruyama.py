@@ -27,7 +27,8 @@ class EulerMaruyama(Solver):
         eta: amount of noise.
 
     Raises:
-        ValueError: a negative eta; at the start of a solve, f or g^2 infinite at its first level.
+        ValueError: eta negative or infinite; at the start of a solve, f or g^2 infinite at its
+            first level.
     """
 
     eta: float = 1.0
@@ -35,8 +36,8 @@ class EulerMaruyama(Solver):
     strong_order = 1
 
     def __post_init__(self) -> None:
-        if not self.eta >= 0.0:
-            raise ValueError(f"eta={self.eta} must not be negative")
+        if not 0.0 <= self.eta < math.inf:
+            raise ValueError(f"eta={self.eta} must be finite and not negative")
 
     @property
     def stochastic(self) -> bool:

@@ -126,15 +126,18 @@ class LogNormalTimes(Times):
     this law in place of U[t_min, T] (Karras et al. 2022, arXiv:2206.00364, Table 1).
 
     Raises:
-        ValueError: std not positive; less than 1e-6 of the law's mass in the range of the process.
+        ValueError: mean not finite; std not positive and finite; less than 1e-6 of the law's mass
+            in the range of the process.
     """
 
     mean: float = -1.2
     std: float = 1.2
 
     def __post_init__(self) -> None:
-        if not self.std > 0.0:
-            raise ValueError(f"std={self.std} must be positive")
+        if not (math.isfinite(self.mean) and 0.0 < self.std < math.inf):
+            raise ValueError(
+                f"mean={self.mean}, std={self.std}: need finite numbers, and a positive std"
+            )
 
     def quantile(self, sde: SDE, u: Tensor) -> tuple[Tensor, Tensor]:
         ends = -float(sde.lam(sde.t_min)), -float(sde.lam(sde.T))
