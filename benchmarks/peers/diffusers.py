@@ -78,7 +78,7 @@ def _method(
     return Method("diffusers", label or name, wiring, solve, order, 1, stochastic)
 
 
-_TO_T_MIN = {"final_sigmas_type": "sigma_min"}
+_TO_T_MIN: dict[str, Any] = {"final_sigmas_type": "sigma_min"}
 
 FLOW = (
     _method("DDIM", 1, place=_by_table, clip_sample=False),
