@@ -99,8 +99,9 @@ def learned_problem(sde: SDE, seed: int, batch: int = 256, steps: int = 1500) ->
         net = MLP(pixels.shape[1])
     model = Denoiser(net, sde, predicts="edm", data_std=float(pixels.std()))
     train(
-        model, DSM(edm, LogNormalTimes()), lambda step: (next(stream)[0], None), steps=steps, seed=seed,
-        optimizer=Adam(model.parameters(), lr=2e-3), schedule=Warmup(50), amp=False, progress=False,
+        model, DSM(edm, LogNormalTimes()), lambda step: (next(stream)[0], None), steps=steps,
+        optimizer=Adam(model.parameters(), lr=2e-3), schedule=Warmup(50), seed=seed, amp=False,
+        progress=False,
     )  # fmt: skip
     return _solved(model.eval().double(), pixels.shape[1], seed, batch)
 
