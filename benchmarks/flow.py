@@ -99,7 +99,7 @@ def _errors(problem: FlowProblem, calls: int, peers: bool) -> Iterator[tuple[str
 def contenders() -> tuple[Method, ...]:
     """Return the peers' methods of order 2 and more that make one network call a step.
 
-    Those of more calls have been run too, and were never the best.
+    The others have been run too, and were never the best.
     """
     return tuple(m for m in flow_methods() if m.order > 1 and m.evals == 1)
 

@@ -9,8 +9,9 @@ import sys
 import pytest
 import torch
 
-from benchmarks import __main__ as benchmarks
 from benchmarks import cost, flow, orders, scale, tables, weak
+from benchmarks.measure import Results
+from benchmarks.page import as_json, page
 from benchmarks.peers import LIBRARIES, MissingPeer, flow_methods
 from benchmarks.peers.grids import GRIDS
 from benchmarks.problems import FAMILIES, PROBLEMS, flow_problem
@@ -82,18 +83,18 @@ def test_costs_count_a_call():
 
 def test_pages_and_json_hold_every_number(solved):
     measured = scale.scale((1, 3, 4, 4))
-    results = benchmarks.Results(
+    results = Results(
         solved,
         [weak.Row(weak.OURS, "A()", "default grid", 10, 0.25), weak.Row("peer", "b", "c", 10, 0.5)],
         [orders.Order("peer", "b", 2, 1.0, 1e-3)],
         [cost.Cost("DDIM", "peer", 3.0, 0.0, 40.0, 2.5)],
         [measured],
     )
-    page = benchmarks.page(results)
-    for text in ("| peer | `b` | 2 | 1.00 | 1.0e-03 |", "5.0e-01 (b, c)", "| DDIM | peer | 3.0 |"):
-        assert text in page
-    assert tables.errors(solved, FAMILY) in page
-    kept = json.loads(benchmarks.as_json(results))
+    text = page(results)
+    for cells in ("| peer | `b` | 2 | 1.00 | 1.0e-03 |", "5.0e-01 (b, c)", "| DDIM | peer | 3.0 |"):
+        assert cells in text
+    assert tables.errors(solved, FAMILY) in text
+    kept = json.loads(as_json(results))
     assert {row["library"] for row in kept["flow"]} == {flow.OURS, "peer"}
     assert kept["scale"][0]["numbers"] == 48
 
