@@ -70,6 +70,7 @@ def _method(
         place(scheduler, levels)
         y = lincomb((1.0 / levels[0].radius(), x))
         with InjectedDraws(noise) if stochastic and noise else nullcontext():
+            # not strict: a table has a timestep for the end as well
             for index, t in zip(range(len(levels) - 1), scheduler.timesteps, strict=False):
                 y = scheduler.step(network(y, index), t, y, return_dict=False, **of_step)[0]
         return lincomb((levels[-1].radius(), y))
