@@ -41,8 +41,8 @@ def page(results: Results) -> str:
         tables.orders(results.orders),
         "## A step besides the network",
         f"Per network call, state {cost.SHAPE} in float32, one thread. The floor is x * a + p * b. "
-        "Each library draws noise in its own way: ours is keyed by seed and sample. Theirs includes "
-        f"what they set up for a solve, shared among its {cost.STEPS} steps.",
+        "Each library draws noise in its own way: ours is keyed by seed and sample. Theirs "
+        f"includes what they set up for a solve, shared among its {cost.STEPS} steps.",
         tables.cost(results.cost),
         "## Scale",
         "The default solver's step besides the network, one thread.",
