@@ -35,7 +35,7 @@ docs: .venv/.dev  ## build the documentation into site/
 notebooks: .venv/.dev  ## run the notebooks anew, with their pictures
 	$(BIN)/python notebooks/run.py
 
-bench: .venv/.dev  ## measure the solvers, into benchmarks/results.md
+bench: .venv/.bench  ## measure the solvers beside other libraries', into benchmarks/results.md
 	$(BIN)/python -m benchmarks
 
 clean:  ## delete all that is built, the virtual environment included
@@ -51,3 +51,11 @@ clean:  ## delete all that is built, the virtual environment included
 	test -x $(BIN)/pip || $(PYTHON) -m venv .venv
 	$(PIP) --editable '.[dev]'
 	touch .venv/.demo $@
+
+# azula and k-diffusion ask for all that their plugins and training need, some hundred packages;
+# their samplers run on what the extra has
+.venv/.bench: pyproject.toml constraints.txt
+	test -x $(BIN)/pip || $(PYTHON) -m venv .venv
+	$(PIP) --editable '.[bench]'
+	$(PIP) --no-deps azula k-diffusion
+	touch $@

@@ -1,38 +1,33 @@
-"""Run all benchmarks and write benchmarks/results.md."""
+"""Measure everything; write benchmarks/results.md, results.json and the pictures."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+import argparse
 from pathlib import Path
 
-from benchmarks import cost, flow
+from benchmarks import figures
+from benchmarks.measure import measure, settle
+from benchmarks.page import as_json, page
 
-RESULTS = Path(__file__).parent / "results.md"
+HERE = Path(__file__).parent
+ASSETS = HERE.parent / "docs" / "assets"
 
 
 def main() -> None:
-    """Measure, print and write the tables."""
-    parts = ["# Benchmarks", "Written by `make bench`."]
-    parts.append("## Probability flow: relative error of the end point, by network calls")
-    parts.append("Mixtures with exact scores, VP, from t = 1 to 1e-3, on the default grid.")
-    for family, rows in flow.errors().items():
-        head = [family, *(str(calls) for calls in flow.CALLS)]
-        parts.append(_table(head, ([f"`{k}`", *map("{:.1e}".format, v)] for k, v in rows.items())))
-    parts.append("## A step besides the network, per network call")
-    parts.append(f"State {cost.SHAPE} in float32, one thread; the floor is x * a + p * b.")
-    rows = (
-        [f"`{k}`" if "(" in k else k, f"{c.operations:.1f}", f"{c.reads:g}", f"{c.times_floor:.1f}"]
-        for k, c in cost.costs().items()
-    )
-    parts.append(_table(["", "tensor operations", "reads", "time over the floor"], rows))
-    text = "\n\n".join(parts) + "\n"
+    """Measure, print and write."""
+    parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
+    parser.add_argument("--alone", action="store_true", help="measure without other libraries")
+    alone = parser.parse_args().alone
+    settle()
+    results = measure(peers=not alone)
+    text = page(results)
     print(text)
-    RESULTS.write_text(text)
-
-
-def _table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
-    lines = [head, ["---"] * len(head), *rows]
-    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
+    if not alone:
+        (HERE / "results.md").write_text(text)
+        (HERE / "results.json").write_text(as_json(results))
+        figures.flow(results.flow, ASSETS / "flow.png")
+        figures.weak(results.weak, ASSETS / "weak.png")
+        figures.scale(results.scale, ASSETS / "scale.png")
 
 
 if __name__ == "__main__":

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
-from itertools import pairwise
-from statistics import median
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from functools import partial
+from itertools import pairwise, repeat
 from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
 
+from benchmarks.peers import flow_methods, reverse_methods
 from scoresde import (
     DDIM,
     VPSDE,
@@ -31,80 +33,104 @@ from scoresde.testing import count_operations
 
 SHAPE = (16, 3, 32, 32)
 STEPS = 20
+OURS = "scoresde"
 
-SOLVERS: tuple[Solver, ...] = (
-    DDIM(),
-    Heun(),
-    DPMSolverPP(order=2),
-    DPMSolverPP(order=3),
-    AdamsPC(),
-    EulerMaruyama(),
-    Ancestral(),
-)
+METHODS: dict[str, tuple[Solver, tuple[str, ...]]] = {
+    "DDIM": (DDIM(), ("k-diffusion euler", "azula Euler", "diffusers DDIM")),
+    "Heun": (Heun(), ("k-diffusion heun", "azula Heun")),
+    "DPM-Solver++ 2M": (
+        DPMSolverPP(order=2),
+        ("k-diffusion dpmpp_2m", "azula xEAB2", "diffusers DPM-Solver++ 2M"),
+    ),
+    "DPM-Solver++ 3M": (
+        DPMSolverPP(order=3),
+        ("k-diffusion dpmpp_3m", "azula xEAB3", "diffusers DPM-Solver++ 3M"),
+    ),
+    "predictor-corrector": (AdamsPC(), ("diffusers UniPC 3 bh2 of x0",)),
+    "Euler-Maruyama": (EulerMaruyama(), ("azula Ito",)),
+    "ancestral": (
+        Ancestral(),
+        ("k-diffusion euler_ancestral", "azula DDPM", "diffusers DDPM"),
+    ),
+}
+"""Methods by name, as ours and as others have them; each draws noise in its library's own way."""
 
 
 class Cost(NamedTuple):
     """Of one network call, the network's own work aside.
 
     Attributes:
-        operations: tensor operations, drawing noise aside.
+        method: the method.
+        library: whose implementation.
+        operations: tensor operations.
         reads: values read from the device.
-        times_floor: wall time over that of x * a + p * b, on one thread.
+        microseconds: wall time on one thread.
+        times_floor: that over the time of x * a + p * b.
     """
 
+    method: str
+    library: str
     operations: float
     reads: float
+    microseconds: float
     times_floor: float
 
 
 class _Constant(nn.Module):
     """A network that costs nothing."""
 
-    def __init__(self) -> None:
+    def __init__(self, out: Tensor) -> None:
         super().__init__()
-        self.out = torch.randn(SHAPE)
+        self.out = out
 
     def forward(self, x: Tensor, t: Tensor) -> Tensor:
         return self.out
 
 
-def costs() -> dict[str, Cost]:
-    """Return the cost of each solver, and of drawing keyed noise."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    try:
-        x, p = torch.randn(SHAPE), torch.randn(SHAPE)
-        floor = _seconds(lambda: torch.add(x * 0.9, p, alpha=0.1))
-        table = {str(solver): _cost(solver, x, p, floor) for solver in SOLVERS}
-        noise = SeededNoise(0)
-        counter = count_operations(lambda: noise.normal(x, 0.1))
-        ratio = _seconds(lambda: noise.normal(x, 0.1)) / floor
-        table["one keyed draw of noise"] = Cost(len(counter.operations), len(counter.reads), ratio)
-    finally:
-        torch.set_num_threads(threads)
-    return table
+def costs(method: str, peers: bool) -> Iterator[Cost]:
+    """Measure ours and, if wanted, the peers' implementations of one of `METHODS`."""
+    solver, names = METHODS[method]
+    x, out = torch.randn(SHAPE), torch.randn(SHAPE)
+    with one_thread():
+        unit = floor(x)
+        calls = STEPS * solver.evals
+        if solver.stochastic:
+            draws = walk(solver, x, noise=InjectedNoise(repeat(out)))
+            yield _cost(method, f"{OURS}, draws given", draws, calls, unit)
+        yield _cost(method, OURS, walk(solver, x), calls, unit)
+        theirs = {str(m): m for m in (*flow_methods(), *reverse_methods())} if peers else {}
+        levels = DensityGrid().levels(VPSDE(), STEPS)
+        for peer in (theirs[name] for name in names if peers):
+            loop = partial(peer.solve, peer.wiring.constant(out), x, levels, None)
+            yield _cost(method, peer.library, loop, STEPS * peer.evals, unit)
 
 
-def _cost(solver: Solver, x: Tensor, z: Tensor, floor: float) -> Cost:
-    model = Denoiser(_Constant(), VPSDE())
-    levels = DensityGrid().levels(model.sde, STEPS)
-    calls = STEPS * solver.evals
+def walk(
+    solver: Solver, x: Tensor, steps: int = STEPS, noise: Noise | None = None
+) -> Callable[[], Tensor]:
+    """Return a solve of ours over a network that costs nothing, with keyed noise by default."""
+    source = noise or SeededNoise(0)
+    field = Field(Denoiser(_Constant(torch.randn_like(x)), VPSDE()))
+    levels = DensityGrid().levels(field.sde, steps)
 
-    def walk() -> None:
-        field, state, y = Field(model), None, x
-        noise: Noise = InjectedNoise(z for _ in range(STEPS))
+    def solve() -> Tensor:
+        y, state = x, solver.init(field, x, levels[0])
         for here, there in pairwise(levels):
-            y, state, _ = solver.step(field, y, here, there, state, noise)
+            y, state, _ = solver.step(field, y, here, there, state, source)
+        return y
 
-    counter = count_operations(walk)
-    return Cost(
-        len(counter.operations) / calls,
-        len(counter.reads) / calls,
-        _seconds(walk) / calls / floor,
-    )
+    return solve
 
 
-def _seconds(function: Callable[[], object], repeats: int = 30) -> float:
+def floor(x: Tensor) -> float:
+    """Return the seconds that x * a + p * b takes."""
+    p = torch.randn_like(x)
+    return seconds(lambda: torch.add(x * 0.9, p, alpha=0.1))
+
+
+def seconds(function: Callable[[], object], repeats: int = 15) -> float:
+    """Return the shortest time of a call, the least disturbed by what else the machine does."""
+
     def once() -> float:
         start = time.perf_counter()
         function()
@@ -112,4 +138,29 @@ def _seconds(function: Callable[[], object], repeats: int = 30) -> float:
 
     with torch.no_grad():
         once()
-        return median(once() for _ in range(repeats))
+        return min(once() for _ in range(repeats))
+
+
+@contextmanager
+def one_thread() -> Iterator[None]:
+    """Keep torch to one thread within a block."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(threads)
+
+
+def _cost(method: str, library: str, loop: Callable[[], Tensor], calls: int, unit: float) -> Cost:
+    with torch.no_grad():
+        counter = count_operations(loop)
+    spent = seconds(loop) / calls
+    return Cost(
+        method,
+        library,
+        len(counter.operations) / calls,
+        len(counter.reads) / calls,
+        1e6 * spent,
+        spent / unit,
+    )

@@ -1,11 +1,40 @@
-"""Error of the probability flow's end point against network calls."""
+"""Error of the probability flow's end point against network calls, beside the peers."""
 
 from __future__ import annotations
 
-from benchmarks.problems import FAMILIES, flow_problem
-from scoresde import DDIM, VPSDE, AdamsPC, DPMSolverPP, Euler, Heun, Solver, sample
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from statistics import geometric_mean
+from typing import NamedTuple
+
+import torch
+
+from benchmarks.peers import Method, flow_methods
+from benchmarks.peers.grids import GRIDS
+from benchmarks.problems import FAMILIES, PROBLEMS, FlowProblem
+from scoresde import (
+    DDIM,
+    VPSDE,
+    AdamsPC,
+    DPMSolverPP,
+    Euler,
+    Grid,
+    Heun,
+    SeededNoise,
+    Solver,
+    sample,
+)
+from scoresde.denoiser import Field
 
 CALLS = (5, 10, 20, 50, 100)
+SEEDS = (1, 2, 3)
+OURS = "scoresde"
+
+OWN_GRIDS: dict[str, Callable[[FlowProblem, int], Grid | None]] = {
+    "default grid": lambda problem, calls: None,
+}
+"""Grids on which the default solver runs, of a problem and a number of calls."""
 
 SOLVERS: tuple[Solver, ...] = (
     Euler(),
@@ -13,22 +42,119 @@ SOLVERS: tuple[Solver, ...] = (
     Heun(),
     DPMSolverPP(order=2),
     DPMSolverPP(order=3),
-    AdamsPC(),
 )
+"""Others of ours, on the default grid."""
 
 
-def errors(seed: int = 1) -> dict[str, dict[str, list[float]]]:
-    """Return relative errors, by family and solver, at each of `CALLS`, on the default grid."""
-    table: dict[str, dict[str, list[float]]] = {}
-    for family in FAMILIES:
-        problem = flow_problem(family, VPSDE(), seed)
-        table[family.name] = {
-            str(solver): [
-                problem.error(
-                    sample(problem.model, x=problem.start, solver=solver, nfe=calls, denoise=False)
-                )
-                for calls in CALLS
-            ]
-            for solver in SOLVERS
-        }
-    return table
+class Row(NamedTuple):
+    """One solve.
+
+    Attributes:
+        problem: what was solved.
+        seed: which member of its family.
+        library: whose solver it was.
+        method: its name there.
+        grid: where its steps were.
+        calls: the budget of network calls.
+        error: relative root-mean-square error of the end point.
+    """
+
+    problem: str
+    seed: int
+    library: str
+    method: str
+    grid: str
+    calls: int
+    error: float
+
+
+def solve(name: str, seed: int, calls: Sequence[int], batch: int, peers: bool) -> list[Row]:
+    """Solve one problem by every solver of ours and, if wanted, of the peers."""
+    problem = PROBLEMS[name](VPSDE(), seed, batch)
+    return [
+        Row(name, seed, library, method, grid, n, error)
+        for n in calls
+        for library, method, grid, error in _errors(problem, n, peers)
+    ]
+
+
+def _errors(problem: FlowProblem, calls: int, peers: bool) -> Iterator[tuple[str, str, str, float]]:
+    model, x = problem.model, problem.start
+    for name, place in OWN_GRIDS.items():
+        grid = place(problem, calls)
+        end = sample(model, x=x, solver=AdamsPC(), grid=grid, nfe=calls, denoise=False)
+        yield OURS, "default", name, problem.error(end)
+    for solver in SOLVERS:
+        end = sample(model, x=x, solver=solver, nfe=calls, denoise=False)
+        yield OURS, str(solver), "default grid", problem.error(end)
+    for method in contenders() if peers else ():
+        for name, grid in GRIDS.items():
+            field, levels = Field(model), grid.levels(model.sde, calls // method.evals)
+            with torch.no_grad():
+                end = method.sampler.run(field, x, levels, SeededNoise())
+            assert field.nfe <= calls, f"{method} made {field.nfe} network calls of {calls}"
+            yield method.library, method.name, name, problem.error(end)
+
+
+def contenders() -> tuple[Method, ...]:
+    """Return the peers' methods of order 2 and more that make one network call a step.
+
+    The others have been run too, and were never the best.
+    """
+    return tuple(m for m in flow_methods() if m.order > 1 and m.evals == 1)
+
+
+@dataclass(frozen=True)
+class Flow:
+    """All solves, and what they come to.
+
+    Errors of the seeds of a problem are averaged geometrically. What is best is chosen for each
+    problem, seed and number of calls.
+    """
+
+    rows: tuple[Row, ...]
+
+    @property
+    def calls(self) -> tuple[int, ...]:
+        """The budgets of network calls."""
+        return tuple(dict.fromkeys(row.calls for row in self.rows))
+
+    @property
+    def problems(self) -> tuple[str, ...]:
+        """The names of the problems."""
+        return tuple(dict.fromkeys(row.problem for row in self.rows))
+
+    @property
+    def peers(self) -> tuple[str, ...]:
+        """The names of the other libraries."""
+        return tuple(dict.fromkeys(row.library for row in self.rows if row.library != OURS))
+
+    def best(self, problem: str, calls: int, keep: Callable[[Row], bool]) -> tuple[float, str]:
+        """Return the error of the best of the solves that `keep` keeps, and the name it has most.
+
+        Args:
+            problem: the problem's name.
+            calls: the budget of network calls.
+            keep: which solves to choose from.
+        """
+        rows = [r for r in self.rows if r.problem == problem and r.calls == calls and keep(r)]
+        seeds = dict.fromkeys(row.seed for row in rows)
+        winners = [min((r for r in rows if r.seed == s), key=lambda r: r.error) for s in seeds]
+        names = Counter(f"{row.method}, {row.grid}" for row in winners)
+        return geometric_mean(row.error for row in winners), names.most_common(1)[0][0]
+
+    def share(self, grid: str, problem: str, calls: int) -> float:
+        """Return the error of our default solver on a grid as a share of the best peer's."""
+        ours, _ = self.best(problem, calls, default_on(grid))
+        theirs, _ = self.best(problem, calls, lambda row: row.library != OURS)
+        return ours / theirs
+
+    def mean_share(self, grid: str, calls: int) -> float:
+        """Return the geometric mean of `share` over those of the families that were solved."""
+        names = [family.name for family in FAMILIES if family.name in self.problems]
+        return geometric_mean(self.share(grid, name, calls) for name in names)
+
+
+def default_on(grid: str) -> Callable[[Row], bool]:
+    """Return what keeps the solves of our default solver on a grid."""
+    return lambda row: row.library == OURS and row.method == "default" and row.grid == grid

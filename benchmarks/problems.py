@@ -1,14 +1,21 @@
-"""Problems with exact scores, of unlike kinds."""
+"""Problems of unlike kinds: mixtures with exact scores, and a learned network."""
 
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 
 import torch
 from torch import Tensor
+from torch.optim import Adam
 
-from scoresde import SDE, DormandPrince, ExactDenoiser, GaussianMixture, SeededNoise, sample
+from scoresde import SDE, Denoiser, DormandPrince, GaussianMixture, SeededNoise, sample
+from scoresde.data import batches, digits
+from scoresde.denoiser import BaseDenoiser
+from scoresde.nets import MLP
+from scoresde.training import DSM, LogNormalTimes, Warmup, edm, train
 
 
 @dataclass(frozen=True)
@@ -55,13 +62,20 @@ FAMILIES = (
     Family("64-D", 64, 8, 1.0, (0.01, 0.5)),
     Family("8-D, small scale", 8, 5, 0.3, (2e-3, 2e-2)),
 )
+"""What the means over families are taken over."""
+
+WIDE = Family("512-D", 512, 2, 1.0, (0.01, 0.5))
+"""One more, where a network call costs as much as all else."""
+
+# in a batch, so that the wide problem does not take most of the time
+_MOST_NUMBERS = 16384
 
 
 @dataclass(frozen=True)
 class FlowProblem:
     """A denoiser, starts at T, and where the probability flow takes them at t_min."""
 
-    model: ExactDenoiser
+    model: BaseDenoiser
     start: Tensor
     end: Tensor
 
@@ -73,7 +87,34 @@ class FlowProblem:
 def flow_problem(family: Family, sde: SDE, seed: int, batch: int = 256) -> FlowProblem:
     """Return a problem of a family, solved to a relative tolerance of 1e-10."""
     model = family.draw(seed).denoiser(sde, data_std=1.0)
-    like = torch.empty(batch, family.dim, dtype=torch.float64)
-    start = float(sde.sigma(sde.T)) * SeededNoise(seed).normal(like)
+    return _solved(model, family.dim, seed, min(batch, _MOST_NUMBERS // family.dim))
+
+
+def learned_problem(sde: SDE, seed: int, batch: int = 256, steps: int = 1500) -> FlowProblem:
+    """Return a problem whose denoiser is a network, trained on 8x8 digits for some steps."""
+    pixels = digits(seed=seed).train.flatten(1) / 8.0 - 1.0
+    stream = batches(pixels, 256, seed=seed)
+    with torch.random.fork_rng(devices=()):
+        torch.manual_seed(seed)
+        net = MLP(pixels.shape[1])
+    model = Denoiser(net, sde, predicts="edm", data_std=float(pixels.std()))
+    train(
+        model, DSM(edm, LogNormalTimes()), lambda step: (next(stream)[0], None), steps=steps,
+        optimizer=Adam(model.parameters(), lr=2e-3), schedule=Warmup(50), seed=seed, amp=False,
+        progress=False,
+    )  # fmt: skip
+    return _solved(model.eval().double(), pixels.shape[1], seed, batch)
+
+
+def _solved(model: BaseDenoiser, dim: int, seed: int, batch: int) -> FlowProblem:
+    start = SeededNoise(seed).normal(torch.empty(batch, dim, dtype=torch.float64))
+    start = float(model.sde.sigma(model.sde.T)) * start
     end = sample(model, x=start, solver=DormandPrince(rtol=1e-10, atol=1e-10), denoise=False)
     return FlowProblem(model, start, end)
+
+
+PROBLEMS: dict[str, Callable[[SDE, int, int], FlowProblem]] = {
+    **{family.name: partial(flow_problem, family) for family in (*FAMILIES, WIDE)},
+    "learned digits": learned_problem,
+}
+"""What draws a problem, of a process, a seed and a batch, by the name that tables give it."""

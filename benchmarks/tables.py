@@ -1,0 +1,100 @@
+"""The measurements as Markdown."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+
+from benchmarks.cost import Cost
+from benchmarks.flow import OURS, OWN_GRIDS, SOLVERS, Flow, default_on
+from benchmarks.flow import Row as Solve
+from benchmarks.orders import Order
+from benchmarks.scale import Scale
+from benchmarks.weak import Row as Weak
+
+
+def table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
+    """Return a Markdown table."""
+    lines = [head, ["---"] * len(head), *rows]
+    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
+
+
+def shares(flow: Flow) -> str:
+    """Return the errors of the default solver as shares of the best peer's."""
+    rows = []
+    for grid in OWN_GRIDS:
+        means = (f"**{flow.mean_share(grid, n):.2f}**" for n in flow.calls)
+        rows.append([f"**{grid}: mean over the families**", *means])
+        for problem in flow.problems:
+            each = (f"{flow.share(grid, problem, n):.2f}" for n in flow.calls)
+            rows.append([f"{grid}: {problem}", *each])
+    return table(["network calls", *map(str, flow.calls)], rows)
+
+
+def errors(flow: Flow, problem: str) -> str:
+    """Return the errors on one problem: of ours, and of the best that each peer has."""
+
+    def cells(name: str, keep: Callable[[Solve], bool], *, named: bool = False) -> list[str]:
+        found = [flow.best(problem, n, keep) for n in flow.calls]
+        return [name, *(f"{e:.1e} ({who})" if named else f"{e:.1e}" for e, who in found)]
+
+    def of(method: str) -> Callable[[Solve], bool]:
+        return lambda row: row.library == OURS and row.method == method
+
+    def at(library: str) -> Callable[[Solve], bool]:
+        return lambda row: row.library == library
+
+    rows = [cells(f"**default, {grid}**", default_on(grid)) for grid in OWN_GRIDS]
+    rows += [cells(f"`{solver}`", of(str(solver))) for solver in SOLVERS]
+    rows += [cells(f"best of {peer}", at(peer), named=True) for peer in flow.peers]
+    return table([problem, *map(str, flow.calls)], rows)
+
+
+def weak(rows: Sequence[Weak]) -> str:
+    """Return the weak errors: of each of ours, and of the best that each peer has."""
+    calls = list(dict.fromkeys(row.calls for row in rows))
+
+    def line(name: str, mine: Sequence[Weak], *, named: bool = False) -> list[str]:
+        best = [min((r for r in mine if r.calls == n), key=lambda r: r.error) for n in calls]
+        detail = (f" ({r.method}, {r.grid})" if named else "" for r in best)
+        return [name, *(f"{r.error:.1e}{d}" for r, d in zip(best, detail, strict=True))]
+
+    lines = [
+        line(f"`{method}`", [r for r in rows if r.method == method])
+        for method in dict.fromkeys(row.method for row in rows if row.library == OURS)
+    ]
+    lines += [
+        line(f"best of {peer}", [r for r in rows if r.library == peer], named=True)
+        for peer in dict.fromkeys(row.library for row in rows if row.library != OURS)
+    ]
+    return table(["network calls", *map(str, calls)], lines)
+
+
+def cost(costs: Iterable[Cost]) -> str:
+    """Return what a network call costs besides the network."""
+    head = ["method", "library", "tensor operations", "reads", "microseconds", "over the floor"]
+    rows = (
+        [c.method, c.library, f"{c.operations:.1f}", f"{c.reads:.1f}", f"{c.microseconds:.0f}",
+         f"{c.times_floor:.1f}"]
+        for c in costs
+    )  # fmt: skip
+    return table(head, rows)
+
+
+def scale(scales: Iterable[Scale]) -> str:
+    """Return how the cost besides the network grows."""
+    head = ["state", "numbers", "microseconds", "the floor's", "over the floor"]
+    rows = (
+        [str(s.shape), str(s.numbers), f"{s.microseconds:.0f}", f"{s.floor:.0f}",
+         f"{s.microseconds / s.floor:.1f}"]
+        for s in scales
+    )  # fmt: skip
+    return table(head, rows)
+
+
+def orders(found: Iterable[Order]) -> str:
+    """Return the measured orders beside the declared ones."""
+    rows = (
+        [o.library, f"`{o.method}`", str(o.declared), f"{o.measured:.2f}", f"{o.error:.1e}"]
+        for o in found
+    )
+    return table(["library", "method", "order declared", "measured", "largest error"], rows)

@@ -1,0 +1,110 @@
+"""The benchmarks' own parts, small, and without the libraries that they measure beside."""
+
+from __future__ import annotations
+
+import json
+import math
+import sys
+
+import pytest
+import torch
+
+from benchmarks import cost, flow, orders, scale, tables, weak
+from benchmarks.measure import Results
+from benchmarks.page import as_json, page
+from benchmarks.peers import LIBRARIES, MissingPeer, flow_methods
+from benchmarks.peers.grids import GRIDS
+from benchmarks.problems import FAMILIES, PROBLEMS, flow_problem
+from scoresde import DDIM, VPSDE, DPMSolverPP, EulerMaruyama, sample
+
+FAMILY = FAMILIES[1].name
+
+
+@pytest.fixture(scope="module")
+def solved():
+    rows = [row for seed in (1, 2) for row in flow.solve(FAMILY, seed, (5, 20), 4, peers=False)]
+    peer = [r._replace(library="peer", method="theirs", error=2.0 * r.error) for r in rows]
+    return flow.Flow((*rows, *peer))
+
+
+def test_reference_is_the_flow():
+    problem = flow_problem(FAMILIES[0], VPSDE(), seed=1, batch=4)
+    errors = [
+        problem.error(sample(problem.model, x=problem.start, steps=n, denoise=False))
+        for n in (100, 400)
+    ]
+    assert errors[1] < 0.05 * errors[0] < 1e-4
+
+
+def test_problems_are_reproducible():
+    first, second = (PROBLEMS[FAMILY](VPSDE(), 3, 2) for _ in range(2))
+    assert torch.equal(first.start, second.start)
+    assert torch.equal(first.end, second.end)
+
+
+def test_best_is_chosen_for_each_problem_and_averaged_geometrically(solved):
+    kept = [r for r in solved.rows if r.library == flow.OURS and r.calls == 20]
+    least = [min(r.error for r in kept if r.seed == seed) for seed in (1, 2)]
+    found, _ = solved.best(FAMILY, 20, lambda row: row.library == flow.OURS)
+    assert found == pytest.approx(math.sqrt(least[0] * least[1]))
+    theirs, name = solved.best(FAMILY, 20, lambda row: row.library == "peer")
+    assert theirs == pytest.approx(2.0 * found)
+    assert name == "theirs, default grid"
+
+
+def test_share_is_of_the_best_peer(solved):
+    default, _ = solved.best(FAMILY, 20, flow.default_on("default grid"))
+    best, _ = solved.best(FAMILY, 20, lambda row: row.library == "peer")
+    assert solved.share("default grid", FAMILY, 20) == pytest.approx(default / best)
+
+
+@pytest.mark.parametrize("grid", GRIDS.values(), ids=list(GRIDS))
+def test_grids_of_peers_end_where_ours_do(grid):
+    sde = VPSDE()
+    levels = grid.levels(sde, 7)
+    assert (levels[0].t, levels[-1].t) == (sde.T, sde.t_min)
+
+
+def test_weak_error_falls_with_the_order():
+    coarse, fine = (weak.weak_error(EulerMaruyama(), n) for n in (200, 400))
+    assert math.log2(coarse / fine) == pytest.approx(1.0, abs=0.1)
+
+
+def test_orders_are_those_declared():
+    assert orders.order(DDIM()).measured == pytest.approx(1.0, abs=0.1)
+    assert orders.order(DPMSolverPP(order=2)).measured == pytest.approx(2.0, abs=0.2)
+
+
+def test_costs_count_a_call():
+    (ours,) = cost.costs("DDIM", peers=False)
+    assert (ours.operations, ours.reads) == (3.0, 0.0)
+    assert ours.microseconds > 0.0
+
+
+def test_pages_and_json_hold_every_number(solved):
+    measured = scale.scale((1, 3, 4, 4))
+    results = Results(
+        solved,
+        [weak.Row(weak.OURS, "A()", "default grid", 10, 0.25), weak.Row("peer", "b", "c", 10, 0.5)],
+        [orders.Order("peer", "b", 2, 1.0, 1e-3)],
+        [cost.Cost("DDIM", "peer", 3.0, 0.0, 40.0, 2.5)],
+        [measured],
+    )
+    text = page(results)
+    for cells in ("| peer | `b` | 2 | 1.00 | 1.0e-03 |", "5.0e-01 (b, c)", "| DDIM | peer | 3.0 |"):
+        assert cells in text
+    assert tables.errors(solved, FAMILY) in text
+    kept = json.loads(as_json(results))
+    assert {row["library"] for row in kept["flow"]} == {flow.OURS, "peer"}
+    assert kept["scale"][0]["numbers"] == 48
+
+
+@pytest.mark.parametrize("library", LIBRARIES)
+def test_missing_peer_says_how_to_get_it(library, monkeypatch):
+    monkeypatch.setitem(sys.modules, library, None)
+    for module in [m for m in sys.modules if m.startswith(f"{library}.")]:
+        monkeypatch.delitem(sys.modules, module)
+    monkeypatch.delitem(sys.modules, f"benchmarks.peers.{library}", raising=False)
+    monkeypatch.setattr("benchmarks.peers.LIBRARIES", (library,))
+    with pytest.raises(MissingPeer, match=rf"{library}.*`make bench` installs"):
+        flow_methods()
