@@ -18,8 +18,10 @@ from scoresde.denoiser import (
     feed_t,
 )
 from scoresde.errors import MaxEvaluations, NonFiniteState, SolveError, StepSizeUnderflow
+from scoresde.fitting import fit_grid
 from scoresde.grids import (
     DensityGrid,
+    FittedGrid,
     FixedGrid,
     Grid,
     KarrasGrid,
@@ -155,6 +157,7 @@ __all__ = [
     "ExactTrace",
     "ExponentialAdams",
     "Field",
+    "FittedGrid",
     "FixedGrid",
     "FixedLangevin",
     "Frame",
@@ -216,6 +219,7 @@ __all__ = [
     "feed_999t",
     "feed_log_sigma",
     "feed_t",
+    "fit_grid",
     "log_likelihood",
     "sample",
     "solve",

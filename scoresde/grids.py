@@ -7,6 +7,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass
 from itertools import pairwise
+from typing import ClassVar
 
 from scoresde.sde import SDE, Level
 
@@ -140,6 +141,47 @@ class DensityGrid(Grid):
             return (1.0 - self.uniform) * bell + self.uniform * (lam - low) / (high - low)
 
         return _at_lams(sde, _spaced(steps, lambda u: _bisect(share, u, low, high)))
+
+
+def default_grid(data_std: float) -> DensityGrid:
+    """Return the default grid for data of a deviation: it moves with log(data_std)."""
+    return DensityGrid(mean=math.log(data_std) - 1.0)
+
+
+@dataclass(frozen=True)
+class FittedGrid(Grid):
+    """Levels at equal shares of a density that `fit_grid` found, for any number of steps.
+
+    Attributes:
+        lams: quantiles of the density at even shares, from high noise to low.
+
+    Raises:
+        ValueError: quantiles that do not increase; at a solve, a process of another range.
+    """
+
+    lams: tuple[float, ...]
+
+    RESOLUTION: ClassVar[int] = 128
+
+    def __post_init__(self) -> None:
+        if len(self.lams) < 2 or not all(a < b for a, b in pairwise(self.lams)):
+            raise ValueError(f"lams={self.lams}: need two or more values that increase")
+
+    def times(self, sde: SDE, steps: int) -> tuple[float, ...]:
+        low, high = _lam_range(sde)
+        span = self.lams[-1] - self.lams[0]
+        if max(abs(self.lams[0] - low), abs(self.lams[-1] - high)) > 0.1 * span:
+            raise ValueError(
+                f"lams: from {self.lams[0]:.3g} to {self.lams[-1]:.3g}, but {sde} is solved from "
+                f"{low:.3g} to {high:.3g}; fit a grid to a model of this process"
+            )
+
+        def node(share: float) -> float:
+            k = min(int(share * (len(self.lams) - 1)), len(self.lams) - 2)
+            part = share * (len(self.lams) - 1) - k
+            return (1.0 - part) * self.lams[k] + part * self.lams[k + 1]
+
+        return _at_lams(sde, _spaced(steps, node))
 
 
 @dataclass(frozen=True)

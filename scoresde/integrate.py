@@ -14,7 +14,7 @@ from tqdm.auto import tqdm
 from scoresde.adaptive import solve_adaptive
 from scoresde.denoiser import Field
 from scoresde.errors import NonFiniteState
-from scoresde.grids import DensityGrid, Grid
+from scoresde.grids import Grid, default_grid
 from scoresde.noise import Noise
 from scoresde.sde import CLEAN, SDE, Level
 from scoresde.solvers import AdaptiveSolver, Corrector, Solver
@@ -90,7 +90,7 @@ def integrate(
         x, calls = solve_adaptive(field, x, solver, noise, start, stop, denoise, progress)
         levels = (start, stop, CLEAN) if denoise else (start, stop)
         return Solution(x, calls, levels, solver, noise)
-    grid = DensityGrid() if grid is None else grid
+    grid = default_grid(field.data_std) if grid is None else grid
     _check_kind(grid, Grid, "grid")
     levels = _levels(sde, grid, count_steps(solver, steps, nfe, denoise, grid.steps), denoise, part)
     levels = levels[:: -1 if encode else 1]

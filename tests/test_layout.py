@@ -28,6 +28,7 @@ ORDER = [
     "adaptive",
     "integrate",
     "sampling",
+    "fitting",
     "likelihood",
     "guidance",
     "chains",
