@@ -184,7 +184,7 @@ def _even_out(pilot: _Pilot, lams: Array, nodes: int) -> Array:
     density = _density(lams, pilot)
     for _ in range(ROUNDS):
         errors = _errors(pilot, lams, nodes)
-        if (total := float(np.linalg.norm(errors))) < least:
+        if (total := float(np.linalg.norm(errors))) < least - NEGLIGIBLE:
             best, least = lams, total
         density *= _smooth(lams, errors, pilot) ** (0.7 / (nodes + 1))
         density /= density.sum()
