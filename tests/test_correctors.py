@@ -212,8 +212,9 @@ def test_mala_hides_no_failure_of_the_network():
     noise = Draws(torch.full((2, 3), 9.0), torch.full((2, 3), 9.0))
     end = MALA().step(Field(model), x, LEVEL, LEVEL, None, noise).x
     assert bool((end > 0.5).all())  # where the next call finds what is wrong
+    start = torch.full((64, 3), 0.4)  # of which some walk to where it is spoilt
     with pytest.raises(sd.NonFiniteState):
-        sd.sample(model, x=x, solver=PredictorCorrector(DDIM(), MALA()), steps=4, seed=0)
+        sd.sample(model, x=start, solver=PredictorCorrector(DDIM(), MALA()), steps=4, seed=0)
 
 
 FLAGS = list(product([False, True], [False, True], [False, True]))

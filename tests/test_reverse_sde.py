@@ -61,9 +61,8 @@ def worst(solver, sde, steps, stds, grid=None):
     errors = []
     for std in stds:
         data = scalar(std)
-        start, exact = (marginal(data, sde.level(t)) for t in (sde.T, sde.t_min))
-        how = {"solver": solver, "grid": grid, "steps": steps, "denoise": False}
-        found = law(data.denoiser(sde, 1.0), start, **how)
+        model, exact = data.denoiser(sde, 1.0), marginal(data, sde.level(sde.t_min))
+        found = law(solver, sde, data, grid, steps=steps, denoise=False, model=model)
         errors.append(abs(math.log(float(found.covariance / exact.covariance))))
     return max(errors)
 
@@ -237,10 +236,10 @@ def test_weak_error_of_the_default_at_full_noise(steps, wanted):
 
 def test_weak_error_of_the_default_in_several_dimensions(gaussian):
     sde = VPSDE()
-    start, exact = (marginal(gaussian, sde.level(t)) for t in (sde.T, sde.t_min))
+    model, exact = gaussian.denoiser(sde, 1.0), marginal(gaussian, sde.level(sde.t_min))
     for steps, wanted in WANTED:
-        how = {"solver": StochasticAdamsPC(), "steps": steps, "denoise": False}
-        assert weak_error(law(gaussian.denoiser(sde, 1.0), start, **how), exact) < wanted
+        found = law(StochasticAdamsPC(), sde, gaussian, steps=steps, denoise=False, model=model)
+        assert weak_error(found, exact) < wanted
 
 
 @pytest.mark.parametrize("solver", [SDEDPMSolverPP(2), SDEDPMSolverPP(3), SASolver()], ids=label)
@@ -254,9 +253,8 @@ def test_the_default_beats_the_others_at_few_calls(solver):
 @pytest.mark.parametrize("steps", [1, 2, 7])
 def test_exact_reverse_has_no_error(process, steps, gaussian):
     sde = PROCESSES[process]
-    start, exact = (marginal(gaussian, sde.level(t)) for t in (sde.T, sde.t_min))
-    how = {"solver": ExactReverse(gaussian), "steps": steps, "denoise": False}
-    assert weak_error(law(gaussian.denoiser(sde), start, **how), exact) < 1e-11
+    found = law(ExactReverse(gaussian), sde, gaussian, steps=steps, denoise=False)
+    assert weak_error(found, marginal(gaussian, sde.level(sde.t_min))) < 1e-11
 
 
 def test_exact_reverse_serves_levels_of_each_samples_own(gaussian):

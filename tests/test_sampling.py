@@ -15,6 +15,7 @@ from solver_examples import (
     label,
     model_on,
     normal,
+    on_steps,
     steps_of,
 )
 
@@ -24,6 +25,7 @@ from scoresde import (
     DDIM,
     VPSDE,
     AdamsPC,
+    AdaptiveSDE,
     BrownianNoise,
     Churned,
     DormandPrince,
@@ -53,7 +55,11 @@ def test_sample_i_of_a_seed_is_the_same_in_every_batch(solver):
     assert torch.equal(sd.sample(model, (16, 3), noise=noise, **how), whole[order])
 
 
-@pytest.mark.parametrize("solver", [s for s in SOLVERS if not couples(s)], ids=label)
+# a step of an adaptive solve moves with the last bit, and a Brownian path is rough where it lands
+STEADY = [s for s in SOLVERS if not couples(s) and not isinstance(s, AdaptiveSDE)]
+
+
+@pytest.mark.parametrize("solver", STEADY, ids=label)
 def test_a_network_that_mixes_dimensions_gives_each_sample_in_every_batch(solver):
     # matrix products differ in the last bit with the size of the batch
     mlp = MLP(3, hidden=32, depth=2)
@@ -63,11 +69,12 @@ def test_a_network_that_mixes_dimensions_gives_each_sample_in_every_batch(solver
     model = sd.Denoiser(mlp, VPSDE(), "v")
     how = {"solver": solver, **steps_of(solver, 5)}
     whole = sd.sample(model, (16, 3), seed=7, **how)
+    close = {"rtol": 0.0, "atol": 1e-5 * max(1.0, float(whole.abs().max()))}
     for size in (1, 3, 7):
-        assert torch.allclose(sd.sample(model, (size, 3), seed=7, **how), whole[:size], atol=1e-5)
+        assert torch.allclose(sd.sample(model, (size, 3), seed=7, **how), whole[:size], **close)
     order = torch.randperm(16, generator=generator(0))
     turned = sd.sample(model, (16, 3), noise=SeededNoise(7, indices=order), **how)
-    assert torch.allclose(turned, whole[order], atol=1e-5)
+    assert torch.allclose(turned, whole[order], **close)
 
 
 @pytest.mark.parametrize("solver", SOLVERS, ids=label)
@@ -183,7 +190,8 @@ def test_network_in_half_precision_runs_under_a_state_in_single(solver):
 @pytest.mark.parametrize("solver", DETERMINISTIC, ids=label)
 def test_decode_inverts_encode(solver):
     model, x = model_on(dtype=torch.float64), normal(4, 3, dtype=torch.float64)
-    steps = steps_of(solver, 100)
+    family, steps = on_steps(solver), steps_of(solver, 100)
+    solver = family(100) if callable(family) else family
     code = sd.encode(model, x, solver=solver, **steps)
     assert not torch.allclose(code, x, atol=0.1)
     back = sd.decode(model, code, solver=solver, **steps)

@@ -16,7 +16,6 @@ from scoresde import (
     DDIM,
     VPSDE,
     AdamsPC,
-    AdaptiveSDE,
     AdaptiveSolver,
     Denoiser,
     DPMSolverPP,
@@ -133,8 +132,9 @@ class Linear(nn.Module):
         return self.layer(x) * (1.0 + t[:, None])
 
 
-# the steps of an adaptive solve follow the state, which shows above a loose tolerance
-SMOOTH = tuple(solver for solver in SOLVERS if not isinstance(solver, AdaptiveSDE))
+# the steps of an adaptive solve follow the state, which shows above the tolerances that methods of
+# low order reach; the contract checks their gradients on fixed steps
+SMOOTH = tuple(s for s in SOLVERS if not isinstance(s, AdaptiveSolver) or s.order >= 5)
 
 
 @pytest.mark.parametrize("solver", SMOOTH, ids=label)

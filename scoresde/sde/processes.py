@@ -119,8 +119,11 @@ class VESDE(SDE):
         return _constant(1.0, t)
 
     def sigma(self, t: Scalar) -> Scalar:
-        # from the middle, where the exponent is least: exp makes of its rounding a relative error
-        return math.sqrt(self.sigma_min * self.sigma_max) * exp(self._rate * (t - 0.5))
+        # from the nearer end, exactly at both: a long exponent has a long rounding error
+        low, high = self.sigma_min * exp(self._rate * t), self.sigma_max * exp(self._rate * (t - 1))
+        if isinstance(t, Tensor):
+            return torch.where(t < 0.5, low, high)
+        return low if t < 0.5 else high
 
     def f(self, t: Scalar) -> Scalar:
         return _constant(0.0, t)
