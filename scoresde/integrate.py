@@ -92,7 +92,9 @@ def integrate(
         return Solution(x, calls, levels, solver, noise)
     grid = default_grid(field.data_std) if grid is None else grid
     _check_kind(grid, Grid, "grid")
-    levels = _levels(sde, grid, count_steps(solver, steps, nfe, denoise, grid.steps), denoise, part)
+    levels = levels_of(
+        sde, grid, count_steps(solver, steps, nfe, denoise, grid.steps), denoise, part
+    )
     levels = levels[:: -1 if encode else 1]
     path = _fixed(field, x, solver, noise, levels, callback, progress, keep=trajectory)
     calls = torch.full((len(x),), field.nfe, device=x.device)
@@ -100,7 +102,12 @@ def integrate(
     return Solution(path[-1], calls, levels, solver, noise, states)
 
 
-def _levels(sde: SDE, grid: Grid, count: int, denoise: bool, part: bool) -> tuple[Level, ...]:
+def levels_of(sde: SDE, grid: Grid, count: int, denoise: bool, part: bool) -> tuple[Level, ...]:
+    """Return the levels of a solve of `count` steps, the last of them to sigma = 0 with denoise.
+
+    Raises:
+        ValueError: a grid that does not lead from T to t_min, unless it may be `part` of the way.
+    """
     if denoise and count == 1:  # T to the data in one go: a grid needs two steps
         return sde.level(sde.T), CLEAN
     levels = grid.levels(sde, count - denoise)

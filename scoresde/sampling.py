@@ -50,7 +50,7 @@ def sample(
         shape: (B, *) of the samples, whose start is drawn from the prior; or
         x: the start at T, (B, *).
         solver: how to step; `AdamsPC()` by default.
-        grid: where to step; `DensityGrid()` by default.
+        grid: where to step; a `DensityGrid` moved to the data's deviation by default.
         steps: number of steps, the one to sigma = 0 included; or
         nfe: budget of network calls, never exceeded. 50 steps where neither is given; adaptive
             solvers take neither.

@@ -44,7 +44,7 @@ class Problem:
         sde: the process; a t_min well above 0 keeps the flow smooth on coarse grids.
         data_std: scale of the solver's frame. One that is not the data's own keeps the
             nonlinear part of the flow from vanishing.
-        grid: where the steps are; `DensityGrid()` by default.
+        grid: where the steps are; that of `sample` by default.
     """
 
     data: GaussianMixture

@@ -13,11 +13,11 @@ from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from scoresde.denoiser import BaseDenoiser, Field
-from scoresde.grids import DensityGrid, Grid
-from scoresde.integrate import DEFAULT_STEPS
+from scoresde.grids import Grid, default_grid
+from scoresde.integrate import DEFAULT_STEPS, levels_of
 from scoresde.noise import Noise, SeededNoise
 from scoresde.sampling import solve
-from scoresde.sde import CLEAN, Level
+from scoresde.sde import Level
 from scoresde.solvers import Solver
 
 Loop = Callable[[Field, Tensor, tuple[Level, ...], Noise], Tensor]
@@ -66,11 +66,8 @@ def run(
             grad=grad,
         )  # fmt: skip
         return solution.x, int(solution.nfe.max())
-    grid, steps = grid or DensityGrid(), steps or DEFAULT_STEPS
-    # one step is T to the data in one go: a grid needs two
-    above = steps - denoise
-    levels = grid.levels(model.sde, above) if above else (model.sde.level(model.sde.T),)
-    levels = (*levels, CLEAN) if denoise else levels
+    grid = grid or default_grid(model.data_std)
+    levels = levels_of(model.sde, grid, steps or DEFAULT_STEPS, denoise, part=True)
     field = Field(model)
     with nullcontext() if grad else torch.no_grad():
         out = sampler.run(field, x, levels, noise or SeededNoise())
