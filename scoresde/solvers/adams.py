@@ -10,6 +10,7 @@ from scoresde.denoiser import Field
 from scoresde.noise import Noise
 from scoresde.sde import Level
 from scoresde.solvers.base import Solver, Step
+from scoresde.solvers.frames import PolarFrame
 from scoresde.solvers.interpolation import gauss
 from scoresde.tensors import Scalar, Term, cos, lincomb, log, sin, tan
 
@@ -103,10 +104,8 @@ class AdamsPC(Solver):
             gain: what the corrector adds to y, as a multiple of the surprise.
             angles: of the terms.
         """
-        phi = here.angle(field.data_std)
-        v = field(x, here).term(eps=cos(phi), x0=-sin(phi) / field.data_std)
-        terms = (v, *(term for _, term in state))
-        angles = (phi, *(angle for angle, _ in state))
+        terms = (PolarFrame().term(field, x, here), *(term for _, term in state))
+        angles = (here.angle(field.data_std), *(angle for angle, _ in state))
         if not state:
             return terms, (1.0,), 0.0, angles
         surprise, gain = moulton(angles)
