@@ -72,7 +72,7 @@ def test_table_of_solvers_says_what_the_classes_say(heading):
         kind = linked(row[heading])
         assert int(row["Calls a step"]) == kind().evals, kind
         assert row["Noise"].split()[0] == ("yes" if kind().stochastic else "no"), kind
-        default, _, most = row.get("Order", "1").strip(")").partition(" (1-")
+        default, _, most = row["Order"].strip(")").partition(" (1-")
         assert int(default) == kind().order, kind
         if most:
             kind(order=int(most))

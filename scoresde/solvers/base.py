@@ -89,7 +89,9 @@ class Corrector(Solver):
 
     It steps at `there`, and is of use inside a `PredictorCorrector`, which hands its state from
     one correction to the next at the same level. `nfe` counts the calls of that many corrections.
+    Its order is 0 where it leaves a bias that more levels do not remove, as the step sizes of
+    Langevin dynamics do.
     """
 
-    order = 1
+    order = 0
     stochastic = True

@@ -37,6 +37,7 @@ class MALA(Corrector):
     """
 
     snr: float = 0.3
+    order = 1  # for Gaussian marginals, which it leaves as they are
 
     def nfe(self, steps: int, denoise: bool) -> int:
         return 1 + super().nfe(steps, denoise)

@@ -27,6 +27,9 @@ class PredictorCorrector(Solver):
     each, so take `correct_first=True` as well. A single step to sigma = 0 has no levels on the
     way: it is not corrected.
 
+    The order is 0 with a corrector that leaves a bias: the error of the law falls with the steps
+    to that bias, some snr^2 for Langevin steps, and no further.
+
     Attributes:
         predictor: a one-step solver on a fixed grid; one that keeps a history would mix states
             before and after correction.
@@ -64,7 +67,7 @@ class PredictorCorrector(Solver):
 
     @property
     def order(self) -> int:
-        return min(1, self.predictor.order)
+        return min(self.predictor.order, self.corrector.order)
 
     @property
     def evals(self) -> int:
