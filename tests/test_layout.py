@@ -42,6 +42,7 @@ ORDER = [
     "run",
     "report",
     "demo",
+    "flags",
     "cli",
 ]
 ALONE = {"nets", "data", "metrics"}  # know nothing of the rest
