@@ -73,7 +73,8 @@ def _require_known(words: list[str], known: tuple[str, ...]) -> None:
 
 def _require_key(path: str, config: Config) -> None:
     """Raise ValueError unless a configuration has a key such as "train.steps"."""
-    place, at = config, "config"
+    place: Any = config
+    at = "config"
     for key in path.split("."):
         keys = list(place) if isinstance(place, ConfigDict) else []
         if key not in keys:

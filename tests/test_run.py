@@ -73,6 +73,28 @@ def test_samples_that_are_no_images_are_no_pictures(tmp_path):
     assert not (tmp_path / "run").exists()
 
 
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [
+        ("sample.solver", "Foo()"),
+        ("sample.grid", "DDIM()"),
+        ("sample.steps", 0),
+        ("likelihood.solver", "AdamsPC(order=-1)"),
+        ("likelihood.grid", "KarrasGrd()"),
+        ("likelihood.trace", "Hutchinson(n=0)"),
+        ("likelihood.batch_size", 0),
+        ("objective", "VPSDE()"),
+    ],
+)
+def test_all_settings_are_read_before_training(tmp_path, monkeypatch, key, value):
+    monkeypatch.setattr(run, "train", lambda *_, **__: pytest.fail("trained"))
+    monkeypatch.setattr(config, "build_data", lambda _: pytest.fail("read data"))
+    settings = tiny()
+    settings.update_from_flattened_dict({key: value})
+    with pytest.raises(ValueError, match=f"^config.{key}"):
+        run.train_run(settings, tmp_path)
+
+
 def test_the_demo_refuses_other_data_before_it_trains(tmp_path, monkeypatch):
     monkeypatch.setattr("scoresde.demo.train_run", lambda *_: pytest.fail("trained"))
     with pytest.raises(ValueError, match="the demo needs images with grey levels and labels"):
