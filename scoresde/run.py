@@ -82,7 +82,9 @@ def build_run(config: Config) -> Run:
         for name in ("steps", "batch_size"):
             if config[section][name] < 1:
                 raise ValueError(f"config.{section}.{name}={config[section][name]}: at least 1")
-        configs.build_at(config, f"{section}.solver", Solver)
+        solver = configs.build_at(config, f"{section}.solver", Solver)
+        if section == "likelihood" and solver.stochastic:
+            raise ValueError(f"config.likelihood.solver: {solver} is stochastic, the flow is not")
         configs.build_at(config, f"{section}.grid", Grid)
     configs.build_at(config, "likelihood.trace", Trace)
     data, transform = configs.build_data(config)
@@ -111,9 +113,8 @@ def train_run(config: Config, workdir: Path) -> Run:
             settings that are out of range, or that the data do not allow.
     """
     objective = configs.build_at(config, "objective", DSM)
+    optim, chosen, schedule = config.optim, config.train, _schedule(config)
     run = build_run(configs.recall(config, workdir))
-    optim, chosen = config.optim, config.train
-    decay = CosineDecay(chosen.steps, optim.warmup) if optim.decay else Warmup(optim.warmup)
     board = _tensorboard(run, workdir)
     state = train(
         run.model,
@@ -121,7 +122,7 @@ def train_run(config: Config, workdir: Path) -> Run:
         _stream(run),
         steps=chosen.steps,
         optimizer=Adam(run.model.parameters(), lr=optim.lr, fused=True),
-        schedule=decay,
+        schedule=schedule,
         ema_decay=chosen.ema_decay,
         grad_clip=chosen.grad_clip,
         amp=_amp(chosen.amp),
@@ -195,6 +196,16 @@ def measure(run: Run, x: Tensor, seed: int = 0) -> list[LogLikelihood]:
 def _to_host(result: LogLikelihood) -> LogLikelihood:
     values = {field.name: getattr(result, field.name) for field in fields(result)}
     return replace(result, **{k: v.cpu() for k, v in values.items() if isinstance(v, Tensor)})
+
+
+def _schedule(config: Config) -> Warmup | CosineDecay:
+    steps, warmup = config.train.steps, config.optim.warmup
+    if warmup < 1 or (config.optim.decay and warmup > steps):
+        raise ValueError(
+            f"config.optim.warmup={warmup}: at least 1, and at most config.train.steps={steps} "
+            f"where the rate decays; set it by --config.optim.warmup=..."
+        )
+    return CosineDecay(steps, warmup) if config.optim.decay else Warmup(warmup)
 
 
 def _amp(word: str) -> bool | None:

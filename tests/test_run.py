@@ -73,6 +73,15 @@ def test_samples_that_are_no_images_are_no_pictures(tmp_path):
     assert not (tmp_path / "run").exists()
 
 
+def test_a_run_that_is_too_short_for_its_warm_up_says_which_key_to_lower(tmp_path):
+    settings = tiny()
+    settings.train.steps, settings.optim.warmup = 60, 100
+    with pytest.raises(ValueError, match=r"optim.warmup=100: .* config.train.steps=60 where .*--"):
+        run.train_run(settings, tmp_path)
+    settings.train.steps, settings.optim.warmup, settings.optim.decay = 2, 4, False
+    assert run.train_run(settings, tmp_path).history
+
+
 @pytest.mark.parametrize(
     ("key", "value"),
     [
@@ -83,7 +92,10 @@ def test_samples_that_are_no_images_are_no_pictures(tmp_path):
         ("likelihood.grid", "KarrasGrd()"),
         ("likelihood.trace", "Hutchinson(n=0)"),
         ("likelihood.batch_size", 0),
+        ("likelihood.solver", "EulerMaruyama()"),
         ("objective", "VPSDE()"),
+        ("optim.warmup", 0),
+        ("optim.warmup", 5),
     ],
 )
 def test_all_settings_are_read_before_training(tmp_path, monkeypatch, key, value):
