@@ -86,15 +86,18 @@ def _train(flags: Any) -> None:
 def _sample(flags: Any) -> None:
     import numpy as np
 
-    from scoresde.report import png, stretch
+    from scoresde.report import png, require, stretch
     from scoresde.run import draw, load_run
 
     folder = Path(flags.workdir)
     run = load_run(folder, flags.config)
+    pictured = run.transform.levels is not None and run.data.shape[:-2] in ((1,), (3,))
+    if pictured:
+        require("PIL")
     x, nfe = draw(run, flags.n or 64, flags.seed)
     np.savez_compressed(folder / "samples.npz", samples=x.numpy())
     print(f"{len(x)} samples, {nfe} network calls each: {folder / 'samples.npz'}")
-    if x.ndim == 4 and run.transform.levels is not None:
+    if pictured:
         (folder / "samples.png").write_bytes(png(stretch(x[:64], run.transform.levels)))
         print(f"the first {min(len(x), 64)}: {folder / 'samples.png'}")
 

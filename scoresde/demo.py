@@ -13,7 +13,7 @@ from torch import Tensor
 from scoresde.config import Config, build_data
 from scoresde.grids import DensityGrid
 from scoresde.metrics import ConfidentShare, MixtureBits, mixture_bits
-from scoresde.report import ACCENT, INK, MUTED, Report, stretch
+from scoresde.report import ACCENT, INK, MUTED, Report, require, stretch
 from scoresde.run import Run, draw, measure, train_run
 from scoresde.sampling import solve
 from scoresde.solvers import AdamsPC, EulerMaruyama, Langevin, PredictorCorrector, Solver
@@ -77,8 +77,10 @@ def demo(config: Config, workdir: Path) -> Path:
     """Train the run, or go on with it; sample, measure, and return the path of the report.
 
     Raises:
+        ImportError: the extra scoresde[report] is not installed.
         ValueError: the data are not images with grey levels and classes.
     """
+    require("sklearn", "PIL", "matplotlib")
     start = time.perf_counter()
     data, _ = build_data(config)
     if data.levels is None or data.train_labels is None or data.shape[:-2] not in ((1,), (3,)):

@@ -6,12 +6,15 @@ import base64
 import html
 import io
 from collections.abc import Callable, Sequence
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
+
+_PACKAGES = {"matplotlib": "matplotlib", "PIL": "pillow", "sklearn": "scikit-learn"}
 
 INK, ACCENT, MUTED = "#1f2430", "#2f6fde", "#8b93a5"
 
@@ -88,6 +91,17 @@ class Report:
         return path
 
 
+def require(*modules: str) -> None:
+    """Refuse to begin what needs modules that are not installed.
+
+    Raises:
+        ImportError: naming all of them, and the extra that has them.
+    """
+    missing = [_PACKAGES[module] for module in modules if find_spec(module) is None]
+    if missing:
+        raise ImportError(f"{' and '.join(missing)} missing: pip install 'scoresde[report]'")
+
+
 def png(x: Tensor, columns: int = 8, scale: int = 4) -> bytes:
     """Return images (B, C, H, W), uint8 of 1 or 3 channels, in a grid, as a PNG file.
 
@@ -95,10 +109,9 @@ def png(x: Tensor, columns: int = 8, scale: int = 4) -> bytes:
         ImportError: pillow is not installed.
         ValueError: another shape, or no images.
     """
-    try:
-        from PIL import Image
-    except ImportError as error:
-        raise ImportError("pictures need pillow: pip install 'scoresde[data]'") from error
+    require("PIL")
+    from PIL import Image
+
     if x.ndim != 4 or not len(x) or x.shape[1] not in (1, 3):
         raise ValueError(f"x: shape {tuple(x.shape)}; a grid shows images (B, 1 or 3, H, W)")
     _, channels, height, width = x.shape
@@ -122,10 +135,9 @@ def stretch(x: Tensor, levels: int | None) -> Tensor:
 
 
 def _plot(draw: Callable[[Any], None], size: tuple[float, float]) -> bytes:
-    try:
-        from matplotlib.figure import Figure
-    except ImportError as error:
-        raise ImportError("plots need matplotlib: pip install 'scoresde[report]'") from error
+    require("matplotlib")
+    from matplotlib.figure import Figure
+
     figure = Figure(figsize=size, layout="constrained")
     axes = figure.subplots()
     axes.spines[["top", "right"]].set_visible(False)

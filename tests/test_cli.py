@@ -127,6 +127,18 @@ def test_train_sample_and_likelihood_of_digits(scoresde, tmp_path):
     np.testing.assert_allclose(stored["bits_per_dim"], -nats / np.log(2), rtol=1e-5)
 
 
+def test_a_picture_that_cannot_be_made_is_refused_before_samples_are_drawn(
+    scoresde, tmp_path, monkeypatch
+):
+    assert scoresde("train", DIGITS, f"--workdir={tmp_path}", *TINY)[0] == 0
+    monkeypatch.setitem(sys.modules, "PIL", None)
+    status, _, err = scoresde("sample", f"--workdir={tmp_path}", "--n=2")
+    assert (status, err) == (
+        2, "scoresde sample: pillow missing: pip install 'scoresde[report]'\n"
+    )  # fmt: skip
+    assert not (tmp_path / "samples.npz").exists()
+
+
 def test_continuous_data_come_back_in_data_units(scoresde, tmp_path):
     assert scoresde("train", MOONS, f"--workdir={tmp_path}", *TINY)[0] == 0
     assert scoresde("sample", f"--workdir={tmp_path}", "--n=50")[0] == 0

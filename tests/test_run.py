@@ -1,5 +1,7 @@
 """Runs from a configuration: what is settled once, computed once, and refused before training."""
 
+import sys
+
 import numpy as np
 import pytest
 import torch
@@ -111,6 +113,31 @@ def test_the_demo_refuses_other_data_before_it_trains(tmp_path, monkeypatch):
     monkeypatch.setattr("scoresde.demo.train_run", lambda *_: pytest.fail("trained"))
     with pytest.raises(ValueError, match="the demo needs images with grey levels and labels"):
         demo(tiny(), tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("absent", "packages"),
+    [
+        (["matplotlib"], "matplotlib"),
+        (["PIL"], "pillow"),
+        (["sklearn", "PIL", "matplotlib"], "scikit-learn and pillow and matplotlib"),
+    ],
+)
+def test_the_demo_names_all_that_it_lacks_before_it_trains(tmp_path, monkeypatch, absent, packages):
+    monkeypatch.setattr("scoresde.demo.train_run", lambda *_: pytest.fail("trained"))
+    for module in absent:
+        monkeypatch.setitem(sys.modules, module, None)
+    with pytest.raises(ImportError, match=rf"^{packages} missing: .*'scoresde\[report\]'$"):
+        demo(tiny("digits()"), tmp_path)
+
+
+def test_pictures_on_tensorboard_are_refused_before_training_without_pillow(tmp_path, monkeypatch):
+    monkeypatch.setattr(run, "train", lambda *_, **__: pytest.fail("trained"))
+    monkeypatch.setitem(sys.modules, "PIL", None)
+    settings = tiny("digits()")
+    settings.train.tensorboard, settings.train.sample_every = True, 2
+    with pytest.raises(ImportError, match=r"scoresde\[tensorboard\]"):
+        run.train_run(settings, tmp_path)
 
 
 @pytest.mark.gpu
