@@ -8,6 +8,7 @@ import inspect
 import json
 import math
 import os
+import signal
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -40,7 +41,8 @@ USAGE = """usage: scoresde COMMAND [--flag=value ...]
 def main() -> int:
     """Run the command of `sys.argv`; return the exit status.
 
-    0; 1 for a check that fails; 2 for an error in the words or in what they name.
+    0; 1 for a check that fails; 2 for an error in the words or in what they name; 128 + the number
+    of a signal that stopped it, so 130 for Ctrl-C.
     """
     commands: dict[str, Callable[[Any], None]] = {
         "demo": _demo,
@@ -59,14 +61,27 @@ def main() -> int:
     try:
         if words[0] == "check":
             return _check(words[1:])
-        from scoresde.flags import parse
-
-        commands[words[0]](parse(words[0], words[1:]))
+        _run(commands[words[0]], words)
+    except KeyboardInterrupt:
+        print(f"\nscoresde {words[0]}: interrupted", file=sys.stderr)
+        return 128 + signal.SIGINT
     # what a user can mend: arguments and data, files, missing extras; and failed solves and runs
     except (ValueError, OSError, ImportError, RuntimeError) as error:
         print(f"scoresde {words[0]}: {error}", file=sys.stderr)
         return 2
     return 0
+
+
+def _run(command: Callable[[Any], None], words: list[str]) -> None:
+    from scoresde.flags import parse
+    from scoresde.training import Preempted
+
+    try:
+        command(parse(words[0], words[1:]))
+    except Preempted as stop:
+        told = f"stopped; the same command goes on from {stop.checkpoint}"
+        print(f"\nscoresde {words[0]}: {told}", file=sys.stderr)
+        raise
 
 
 def _demo(flags: Any) -> None:

@@ -1,6 +1,7 @@
 """The command line, as a new user meets it."""
 
 import json
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -262,6 +263,10 @@ def test_what_has_no_standard_error_is_null(scoresde, tmp_path):
     assert np.isfinite(summary["bits_per_dim"])
 
 
+class Killed(BaseException):
+    """Stands for the end of the process."""
+
+
 def test_a_killed_run_can_be_sampled(scoresde, tmp_path, monkeypatch):
     from scoresde.training import checkpoint
 
@@ -269,14 +274,51 @@ def test_a_killed_run_can_be_sampled(scoresde, tmp_path, monkeypatch):
 
     def killed(*args, **options):
         save(*args, **options)
-        raise KeyboardInterrupt
+        raise Killed
 
     with monkeypatch.context() as patch:
         patch.setattr(checkpoint, "save", killed)
-        with pytest.raises(KeyboardInterrupt):
+        with pytest.raises(Killed):
             scoresde(
                 "train", MOONS, f"--workdir={tmp_path}", *TINY, "--config.train.checkpoint_every=2"
             )
     assert [p.name for p in tmp_path.glob("step-*")] == ["step-000000002"]
     assert scoresde("sample", f"--workdir={tmp_path}", "--n=5")[0] == 0
     assert scoresde("likelihood", f"--workdir={tmp_path}", "--n=5")[0] == 0
+
+
+@pytest.fixture
+def interrupted(monkeypatch):
+    """Ctrl-C in the first step of training, a number of times."""
+    from scoresde import run
+
+    batches = run.batches
+
+    def interrupt(times):
+        def stream(*args, **options):
+            for _ in range(times):
+                signal.raise_signal(signal.SIGINT)
+            return batches(*args, **options)
+
+        monkeypatch.setattr(run, "batches", stream)
+
+    return interrupt
+
+
+def test_ctrl_c_keeps_the_run_and_says_so(scoresde, tmp_path, interrupted, capsys):
+    interrupted(1)
+    with pytest.raises(SystemExit) as stopped:
+        scoresde("train", MOONS, f"--workdir={tmp_path}", *TINY)
+    assert stopped.value.code == 130
+    kept = tmp_path / "step-000000001"
+    said = f"scoresde train: stopped; the same command goes on from {kept}\n"
+    assert capsys.readouterr().err.endswith(said)
+    assert kept.is_dir()
+
+
+def test_a_second_ctrl_c_ends_the_run_at_once(scoresde, tmp_path, interrupted):
+    interrupted(2)
+    status, _, err = scoresde("train", MOONS, f"--workdir={tmp_path}", *TINY)
+    assert status == 130
+    assert err.endswith("scoresde train: interrupted\n")
+    assert not list(tmp_path.glob("step-*"))
