@@ -32,9 +32,10 @@ USAGE = """usage: scoresde COMMAND [--flag=value ...]
   --stochastic          that it draws noise
   --operations=NUMBER   tensor operations that a solver may take for a network call; 6
 
-  scoresde train --config=configs/vp_digits.py --workdir=runs/digits --config.optim.lr=1e-4
+  scoresde train --config=configs/vp_digits.py --workdir=runs/digits --config.optim.lr=1e-3
   scoresde sample --workdir=runs/digits --n=64 --config.sample.solver='DDIM(eta=1.0)'
   scoresde check mypackage.solvers:MySolver
+  scoresde demo --config.train.steps=1000       a shorter run
 """
 
 

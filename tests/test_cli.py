@@ -1,6 +1,7 @@
 """The command line, as a new user meets it."""
 
 import json
+import re
 import signal
 import subprocess
 import sys
@@ -37,6 +38,14 @@ def test_the_console_script_shows_its_usage():
     script = Path(sys.executable).with_name("scoresde")
     shown = subprocess.run([script, "help"], capture_output=True, text=True, check=True)
     assert shown.stdout == cli.USAGE
+
+
+def test_the_usage_sets_what_the_guides_set_and_shortens_a_run():
+    guides = [path.read_text() for path in (ROOT / "README.md", *(ROOT / "docs").glob("*.md"))]
+    rates = re.findall(r"--config\.optim\.lr=(\S+)", "\n".join([cli.USAGE, *guides]))
+    assert len(rates) > 1
+    assert set(rates) == {rates[0]}
+    assert "--config.train.steps=1000" in cli.USAGE
 
 
 @pytest.mark.parametrize("words", [["help"], ["--help"], ["train", "--help"], ["sample", "-h"]])
