@@ -251,7 +251,9 @@ def _look_up(name: str, call: str, kind: Any) -> Any:
     names = _names()
     if name not in names:
         wanted = [known for known, value in names.items() if _gives(value, kind)]
-        raise ValueError(f"{call!r}: the library has no {name!r}{_nearest(name, wanted)}")
+        of_the_kind = f"; a {kind.__name__} is needed" if isinstance(kind, type) else ""
+        nearest = _nearest(name, wanted) or of_the_kind
+        raise ValueError(f"{call!r}: the library has no {name!r}{nearest}")
     return names[name]
 
 

@@ -200,10 +200,13 @@ def _to_host(result: LogLikelihood) -> LogLikelihood:
 
 def _schedule(config: Config) -> Warmup | CosineDecay:
     steps, warmup = config.train.steps, config.optim.warmup
-    if warmup < 1 or (config.optim.decay and warmup > steps):
+    for name, value in (("train.steps", steps), ("optim.warmup", warmup)):
+        if value < 1:
+            raise ValueError(f"config.{name}={value}: at least 1")
+    if config.optim.decay and warmup > steps:
         raise ValueError(
-            f"config.optim.warmup={warmup}: at least 1, and at most config.train.steps={steps} "
-            f"where the rate decays; set it by --config.optim.warmup=..."
+            f"config.optim.warmup={warmup} is more than config.train.steps={steps}; lower it too, "
+            f"such as --config.optim.warmup={max(1, steps // 10)}"
         )
     return CosineDecay(steps, warmup) if config.optim.decay else Warmup(warmup)
 

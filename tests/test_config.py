@@ -41,8 +41,7 @@ def test_build_gives_what_the_signature_asks_for():
         ("VPSED()", "no 'VPSED'; did you mean 'VPSDE'"),
         ("VPSDE(beta_mx=1.0)", "no argument 'beta_mx'; did you mean 'beta_max'"),
         ("VPSDE(", "is not a call"),
-        ("moonz()", "has no 'moonz'$"),  # data are no process
-        ("DDIMM()", "has no 'DDIMM'$"),
+        ("moonz()", "has no 'moonz'; a SDE is needed$"),  # data are no process
         ("AdamsPC()", "is a AdamsPC, but a SDE is needed"),
         ("VPSDE(1, 2, 3, 4)", "positional argument"),
         ("VPSDE(beta_min=-1.0)", "need 0 < beta_min"),
@@ -71,15 +70,15 @@ def test_a_name_where_a_call_is_meant_is_refused():
         ("DDIMM()", sd.Solver, "DDIM"),
         ("moonz()", Dataset, "moons"),
         ("feed_tt", FunctionType, "feed_t"),
-        ("Restart(solver=Densty())", sd.Solver, None),
         ("Restart(solver=Huen())", sd.Solver, "Heun"),
         ("Restart(Huen())", sd.Solver, "Heun"),
         ("DSM(times=LogNormalTime())", DSM, "LogNormalTimes"),
         ("DSM(weighting=edn)", DSM, "edm"),
+        ("DSM(times=DensityGri())", DSM, None),
     ],
 )
 def test_the_nearest_name_is_of_the_kind_that_is_wanted(call, kind, nearest):
-    hint = "" if nearest is None else f"; did you mean '{nearest}'\\?"
+    hint = "; a Times is needed" if nearest is None else f"; did you mean '{nearest}'\\?"
     with pytest.raises(ValueError, match=f"the library has no '[^']*'{hint}$"):
         config.build(call, kind)
 
