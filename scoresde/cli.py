@@ -8,7 +8,7 @@ import inspect
 import json
 import math
 import os
-import runpy
+import signal
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -32,16 +32,18 @@ USAGE = """usage: scoresde COMMAND [--flag=value ...]
   --stochastic          that it draws noise
   --operations=NUMBER   tensor operations that a solver may take for a network call; 6
 
-  scoresde train --config=configs/vp_digits.py --workdir=runs/digits --config.optim.lr=1e-4
+  scoresde train --config=configs/vp_digits.py --workdir=runs/digits --config.optim.lr=1e-3
   scoresde sample --workdir=runs/digits --n=64 --config.sample.solver='DDIM(eta=1.0)'
   scoresde check mypackage.solvers:MySolver
+  scoresde demo --config.train.steps=1000       a shorter run
 """
 
 
 def main() -> int:
     """Run the command of `sys.argv`; return the exit status.
 
-    0; 1 for a check that fails; 2 for an error in the words or in what they name.
+    0; 1 for a check that fails; 2 for an error in the words or in what they name; 128 + the number
+    of a signal that stopped it, so 130 for Ctrl-C.
     """
     commands: dict[str, Callable[[Any], None]] = {
         "demo": _demo,
@@ -60,7 +62,10 @@ def main() -> int:
     try:
         if words[0] == "check":
             return _check(words[1:])
-        commands[words[0]](_flags(words[0], words[1:]))
+        _run(commands[words[0]], words)
+    except KeyboardInterrupt:
+        print(f"\nscoresde {words[0]}: interrupted", file=sys.stderr)
+        return 128 + signal.SIGINT
     # what a user can mend: arguments and data, files, missing extras; and failed solves and runs
     except (ValueError, OSError, ImportError, RuntimeError) as error:
         print(f"scoresde {words[0]}: {error}", file=sys.stderr)
@@ -68,79 +73,16 @@ def main() -> int:
     return 0
 
 
-def _flags(command: str, words: list[str]) -> Any:
-    """Parse the flags of a command, with its configuration as `.config`.
+def _run(command: Callable[[Any], None], words: list[str]) -> None:
+    from scoresde.flags import parse
+    from scoresde.training import Preempted
 
-    Raises:
-        ValueError: a flag or a key that does not exist, with the nearest that does.
-    """
-    from absl import flags
-    from ml_collections import config_flags
-
-    values = flags.FlagValues()
-    default = "runs/demo" if command == "demo" else None
-    flags.DEFINE_string("workdir", default, "folder of the run", flag_values=values)
-    flags.DEFINE_integer("n", None, "samples", lower_bound=1, flag_values=values)
-    flags.DEFINE_integer("seed", 0, "seed", lower_bound=0, flag_values=values)
-    words = _joined(words)
-    _require_known(words, (*values, "config"))
-    given = {name: value for name, _, value in (word.partition("=") for word in words)}
-    start = _configuration(command, given.get("--config"), given.get("--workdir"))
-    words = [word for word in words if not word.startswith("--config=")]
-    sys.argv = ["scoresde", *words]  # where ml_collections looks for the single keys
     try:
-        config_flags.DEFINE_config_dict("config", start, flag_values=values)
-        unknown = values(["scoresde", *words])[1:]
-    except (AttributeError, KeyError, flags.Error) as error:
-        raise ValueError(str(error).strip("'\"").replace("\\n", " ").replace("\\'", "'")) from None
-    if unknown:
-        raise ValueError(f"{' '.join(unknown)}: not a flag; flags are written --flag=value")
-    if values.workdir is None:
-        raise ValueError("--workdir is missing: give a folder for the run")
-    return values
-
-
-def _joined(words: list[str]) -> list[str]:
-    """Return the words with `--flag value` written `--flag=value`."""
-    joined: list[str] = []
-    for word in words:
-        last = joined[-1] if joined else ""
-        if last.startswith("--") and "=" not in last and not word.startswith("--"):
-            joined[-1] = f"{last}={word}"
-        else:
-            joined.append(word)
-    return joined
-
-
-def _require_known(words: list[str], flags: tuple[str, ...]) -> None:
-    for word in words:
-        name = word.lstrip("-").partition("=")[0].partition(".")[0]
-        if word.startswith("--") and name not in flags:
-            close = difflib.get_close_matches(name, flags, n=1)
-            nearest = f"; did you mean --{close[0]}?" if close else ""
-            raise ValueError(f"{word}: no such flag{nearest}")
-
-
-def _configuration(command: str, file: str | None, workdir: str | None) -> Any:
-    """Return the configuration that a command starts from, before single keys are set."""
-    from scoresde import config
-
-    if command in ("demo", "train"):
-        if file is None and command == "demo":
-            return config.defaults()
-        if file is None:
-            raise ValueError("--config is missing: give a file, such as configs/vp_digits.py")
-        if not Path(file).is_file():
-            raise FileNotFoundError(f"--config={file}: no such file")
-        make = runpy.run_path(file).get("get_config")
-        if make is None:
-            raise ValueError(f"--config={file}: the file defines no get_config()")
-        return make()
-    if file is not None:
-        raise ValueError(f"--config={file}: a trained run has its own; set single keys of it")
-    if workdir is None:
-        raise ValueError("--workdir is missing: give the folder of a trained run")
-    return config.load(Path(workdir))
+        command(parse(words[0], words[1:]))
+    except Preempted as stop:
+        told = f"stopped; the same command goes on from {stop.checkpoint}"
+        print(f"\nscoresde {words[0]}: {told}", file=sys.stderr)
+        raise
 
 
 def _demo(flags: Any) -> None:
@@ -160,15 +102,18 @@ def _train(flags: Any) -> None:
 def _sample(flags: Any) -> None:
     import numpy as np
 
-    from scoresde.report import png, stretch
+    from scoresde.report import png, require, stretch
     from scoresde.run import draw, load_run
 
     folder = Path(flags.workdir)
     run = load_run(folder, flags.config)
+    pictured = run.transform.levels is not None and run.data.shape[:-2] in ((1,), (3,))
+    if pictured:
+        require("PIL")
     x, nfe = draw(run, flags.n or 64, flags.seed)
     np.savez_compressed(folder / "samples.npz", samples=x.numpy())
     print(f"{len(x)} samples, {nfe} network calls each: {folder / 'samples.npz'}")
-    if x.ndim == 4 and run.transform.levels is not None:
+    if pictured:
         (folder / "samples.png").write_bytes(png(stretch(x[:64], run.transform.levels)))
         print(f"the first {min(len(x), 64)}: {folder / 'samples.png'}")
 

@@ -16,6 +16,8 @@ import inspect
 import json
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict
+from itertools import chain, repeat
+from operator import attrgetter
 from pathlib import Path
 from types import FunctionType
 from typing import Any, TypeVar
@@ -103,27 +105,40 @@ def build(call: str, kind: type[T], **given: Any) -> T:
 
     Raises:
         ValueError: text that is no such call; a name or an argument that does not exist, with the
-            nearest that does; a result of another type; what the constructor itself refuses.
+            nearest of the kind that does; a result of another type; what the constructor itself
+            refuses.
     """
     try:
         tree = ast.parse(call, mode="eval").body
     except SyntaxError:
         raise ValueError(f"{call!r} is not a call such as 'VPSDE(beta_max=20.0)'") from None
-    if given and not isinstance(tree, ast.Call):
+    result = _evaluate(tree, call, kind, given)
+    if isinstance(result, kind):
+        return result
+    if isinstance(tree, ast.Name):
         raise ValueError(f"{call!r} is a name; write the call, such as '{call}()'")
-    result = _evaluate(tree, call, given)
-    if not isinstance(result, kind):
-        raise ValueError(f"{call!r} is a {type(result).__name__}, but a {kind.__name__} is needed")
-    return result
+    raise ValueError(f"{call!r} is a {type(result).__name__}, but a {kind.__name__} is needed")
+
+
+def build_at(config: Config, key: str, kind: type[T], **given: Any) -> T:
+    """Build what a configuration names at a key, such as "sample.solver".
+
+    Raises:
+        ValueError: as `build`, with the key.
+    """
+    try:
+        return build(attrgetter(key)(config), kind, **given)
+    except ValueError as error:
+        raise ValueError(f"config.{key}: {error}") from error
 
 
 def build_data(config: Config) -> tuple[Dataset, Affine]:
     """Return the data set of a run, and the map from it to model space."""
-    dataset = build(config.data, Dataset)
+    dataset = build_at(config, "data", Dataset)
     if not len(dataset.test):
         dataset = dataset.split(0.1, seed=config.seed)
     if config.transform is not None:
-        return dataset, build(config.transform, Affine)
+        return dataset, build_at(config, "transform", Affine)
     if dataset.levels is None:
         return dataset, Affine.standardise(dataset.train)
     return dataset, Affine.bins(dataset.levels, config.low, config.high)
@@ -134,8 +149,9 @@ def build_model(config: Config, dataset: Dataset, transform: Affine) -> Denoiser
     shape = dataset.shape
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(config.seed)
-        net = build(
-            config.net,
+        net = build_at(
+            config,
+            "net",
             nn.Module,
             shape=shape,
             channels=shape[0],
@@ -145,7 +161,7 @@ def build_model(config: Config, dataset: Dataset, transform: Affine) -> Denoiser
     std = config.data_std
     if std is None:
         std = float(transform.forward(dataset.train[:10_000]).double().std())
-    sde, feed = build(config.sde, SDE), build(config.time_input, FunctionType)
+    sde, feed = build_at(config, "sde", SDE), build_at(config, "time_input", FunctionType)
     return Denoiser(net, sde, config.predicts, data_std=std, time_input=feed)
 
 
@@ -203,20 +219,22 @@ def _names() -> dict[str, Any]:
     return classes | {function.__name__: function for function in _FUNCTIONS}
 
 
-def _evaluate(tree: ast.expr, call: str, given: Mapping[str, Any]) -> Any:
+def _evaluate(tree: ast.expr, call: str, kind: Any, given: Mapping[str, Any]) -> Any:
     match tree:
         case ast.Name(id=name):
-            return _look_up(name, call)
+            return _look_up(name, call, kind)
         case ast.Call(func=ast.Name(id=name), args=args, keywords=keywords):
-            function = _look_up(name, call)
-            parameters = inspect.signature(function).parameters
-            named = {str(k.arg): _evaluate(k.value, call, {}) for k in keywords}
-            for argument in named:
+            function = _look_up(name, call, kind)
+            parameters = inspect.signature(function, eval_str=True).parameters
+            kinds = {argument: p.annotation for argument, p in parameters.items()}
+            named = {k: v for k, v in given.items() if k in parameters}
+            for argument, value in ((str(k.arg), k.value) for k in keywords):
                 if argument not in parameters:
                     nearest = _nearest(argument, parameters)
                     raise ValueError(f"{call!r}: {name} has no argument {argument!r}{nearest}")
-            named = {k: v for k, v in given.items() if k in parameters} | named
-            positional = [_evaluate(a, call, {}) for a in args]
+                named[argument] = _evaluate(value, call, kinds[argument], {})
+            in_order = zip(args, chain(kinds.values(), repeat(object)), strict=False)
+            positional = [_evaluate(value, call, kind, {}) for value, kind in in_order]
             try:
                 return function(*positional, **named)
             except TypeError as error:
@@ -229,11 +247,24 @@ def _evaluate(tree: ast.expr, call: str, given: Mapping[str, Any]) -> Any:
         ) from None
 
 
-def _look_up(name: str, call: str) -> Any:
+def _look_up(name: str, call: str, kind: Any) -> Any:
     names = _names()
     if name not in names:
-        raise ValueError(f"{call!r}: the library has no {name!r}{_nearest(name, names)}")
+        wanted = [known for known, value in names.items() if _gives(value, kind)]
+        of_the_kind = f"; a {kind.__name__} is needed" if isinstance(kind, type) else ""
+        nearest = _nearest(name, wanted) or of_the_kind
+        raise ValueError(f"{call!r}: the library has no {name!r}{nearest}")
     return names[name]
+
+
+def _gives(value: Any, kind: Any) -> bool:
+    """Return whether a value is of a kind, or makes one when it is called."""
+    if not isinstance(kind, type):  # a union or an alias, of which this is not asked
+        return True
+    made = value
+    if isinstance(value, FunctionType):
+        made = inspect.signature(value, eval_str=True).return_annotation
+    return isinstance(value, kind) or (isinstance(made, type) and issubclass(made, kind))
 
 
 def _nearest(name: str, names: Iterable[str]) -> str:

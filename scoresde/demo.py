@@ -13,7 +13,7 @@ from torch import Tensor
 from scoresde.config import Config, build_data
 from scoresde.grids import DensityGrid
 from scoresde.metrics import ConfidentShare, MixtureBits, mixture_bits
-from scoresde.report import ACCENT, INK, MUTED, Report, stretch
+from scoresde.report import ACCENT, INK, MUTED, Report, require, stretch
 from scoresde.run import Run, draw, measure, train_run
 from scoresde.sampling import solve
 from scoresde.solvers import AdamsPC, EulerMaruyama, Langevin, PredictorCorrector, Solver
@@ -77,8 +77,10 @@ def demo(config: Config, workdir: Path) -> Path:
     """Train the run, or go on with it; sample, measure, and return the path of the report.
 
     Raises:
+        ImportError: the extra scoresde[report] is not installed.
         ValueError: the data are not images with grey levels and classes.
     """
+    require("sklearn", "PIL", "matplotlib")
     start = time.perf_counter()
     data, _ = build_data(config)
     if data.levels is None or data.train_labels is None or data.shape[:-2] not in ((1,), (3,)):
@@ -90,8 +92,9 @@ def demo(config: Config, workdir: Path) -> Path:
     bits = _measure(run)
     report = _report(run, drawn, classifier(run.data.test), bits)
     total = time.perf_counter() - start
+    threads = torch.get_num_threads()
     footer = (
-        f"{trained:.0f} s of training, {total:.0f} s in all, {torch.get_num_threads()} threads."
+        f"{trained:.0f} s of training, {total:.0f} s in all, {threads} thread{'s' * (threads > 1)}."
     )
     return report.write(workdir / "report.html", footer)
 
@@ -153,11 +156,12 @@ def _report(run: Run, drawn: list[Drawn], real: float, bits: Bits) -> Report:
         "What each solver costs, and gives",
         f"Recognised: the share of {SAMPLES} samples to which a classifier that learnt from real "
         f"images gives a class a probability over {0.9}. The real, held-out images have "
-        f"{real:.3f}; the closer, the better.",
+        f"{real:.3f}; the closest is in bold.",
     )
     report.table(
         ["Solver", "Network calls", "Seconds", "Recognised"],
         [[d.way, str(d.nfe), f"{d.seconds:.1f}", f"{d.share:.3f}"] for d in drawn],
+        best=min(range(len(drawn)), key=lambda i: abs(drawn[i].share - real)),
     )
     report.section(
         "From noise to data",

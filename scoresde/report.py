@@ -6,12 +6,15 @@ import base64
 import html
 import io
 from collections.abc import Callable, Sequence
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
+
+_PACKAGES = {"matplotlib": "matplotlib", "PIL": "pillow", "sklearn": "scikit-learn"}
 
 INK, ACCENT, MUTED = "#1f2430", "#2f6fde", "#8b93a5"
 
@@ -24,18 +27,24 @@ h2 {{ font-size: 1.2rem; margin: 2.6rem 0 .5rem; }}
 p {{ max-width: 46rem; margin: .4rem 0 .9rem; }}
 .lead {{ font-size: 1.1rem; color: #4a5162; }}
 .row {{ display: flex; flex-wrap: wrap; gap: 1.3rem; }}
-figure {{ margin: .4rem 0; }}
-figure img {{ display: block; max-width: 100%; border-radius: 4px; }}
-figure.pixels {{ width: min-content; }}
-figure.pixels img {{ max-width: none; image-rendering: pixelated; }}
+figure {{ margin: .4rem 0; max-width: 100%; }}
+figure img {{ display: block; width: 100%; height: auto; border-radius: 4px; }}
+figure.pixels img {{ image-rendering: pixelated; }}
 figcaption {{ font-size: .85rem; color: #5b6375; margin-top: .35rem; }}
-table {{ border-collapse: collapse; font-variant-numeric: tabular-nums; margin: .6rem 0; }}
+.table {{ overflow-x: auto; margin: .6rem 0; }}
+table {{ border-collapse: collapse; font-variant-numeric: tabular-nums; }}
 th, td {{ padding: .35rem 1.4rem .35rem 0; text-align: right; }}
-th:first-child, td:first-child {{ text-align: left; }}
+th:last-child, td:last-child {{ padding-right: 0; }}
+th:first-child, td:first-child {{ text-align: left; min-width: 9rem; }}
 th {{ font-size: .85rem; color: #5b6375; font-weight: 600; border-bottom: 1px solid #cfd4de; }}
 td {{ border-bottom: 1px solid #eceef3; }}
 tr.best td {{ font-weight: 650; }}
 footer {{ margin-top: 3rem; font-size: .85rem; color: {MUTED}; }}
+@media (max-width: 40rem) {{
+  main {{ padding: 2rem 1rem 3rem; }}
+  table, th {{ font-size: .8rem; }}
+  th, td {{ padding-right: .6rem; }}
+}}
 """
 
 
@@ -64,7 +73,7 @@ class Report:
         for i, row in enumerate(rows):
             mark = ' class="best"' if i == best else ""
             lines.append(f"<tr{mark}>" + "".join(f"<td>{html.escape(c)}</td>" for c in row))
-        self._parts.append(f"<table>{''.join(lines)}</table>")
+        self._parts.append(f'<div class="table"><table>{"".join(lines)}</table></div>')
 
     def images(self, grids: Sequence[tuple[str, Tensor]], columns: int = 8, scale: int = 4) -> None:
         """Add grids of images (B, C, H, W), uint8, side by side, each with a caption."""
@@ -88,6 +97,17 @@ class Report:
         return path
 
 
+def require(*modules: str) -> None:
+    """Refuse to begin what needs modules that are not installed.
+
+    Raises:
+        ImportError: naming all of them, and the extra that has them.
+    """
+    missing = [_PACKAGES[module] for module in modules if find_spec(module) is None]
+    if missing:
+        raise ImportError(f"{' and '.join(missing)} missing: pip install 'scoresde[report]'")
+
+
 def png(x: Tensor, columns: int = 8, scale: int = 4) -> bytes:
     """Return images (B, C, H, W), uint8 of 1 or 3 channels, in a grid, as a PNG file.
 
@@ -95,10 +115,9 @@ def png(x: Tensor, columns: int = 8, scale: int = 4) -> bytes:
         ImportError: pillow is not installed.
         ValueError: another shape, or no images.
     """
-    try:
-        from PIL import Image
-    except ImportError as error:
-        raise ImportError("pictures need pillow: pip install 'scoresde[data]'") from error
+    require("PIL")
+    from PIL import Image
+
     if x.ndim != 4 or not len(x) or x.shape[1] not in (1, 3):
         raise ValueError(f"x: shape {tuple(x.shape)}; a grid shows images (B, 1 or 3, H, W)")
     _, channels, height, width = x.shape
@@ -122,10 +141,9 @@ def stretch(x: Tensor, levels: int | None) -> Tensor:
 
 
 def _plot(draw: Callable[[Any], None], size: tuple[float, float]) -> bytes:
-    try:
-        from matplotlib.figure import Figure
-    except ImportError as error:
-        raise ImportError("plots need matplotlib: pip install 'scoresde[report]'") from error
+    require("matplotlib")
+    from matplotlib.figure import Figure
+
     figure = Figure(figsize=size, layout="constrained")
     axes = figure.subplots()
     axes.spines[["top", "right"]].set_visible(False)
@@ -139,7 +157,7 @@ def _figure(data: bytes, caption: str, kind: str) -> str:
     encoded = base64.b64encode(data).decode()
     width = int.from_bytes(data[16:20], "big") // (1 if kind == "pixels" else 2)
     return (
-        f'<figure class="{kind}"><img width="{width}" alt="{html.escape(caption)}" '
+        f'<figure class="{kind}" style="width: {width}px"><img alt="{html.escape(caption)}" '
         f'src="data:image/png;base64,{encoded}"><figcaption>{html.escape(caption)}</figcaption>'
         f"</figure>"
     )

@@ -64,23 +64,29 @@ class Run:
 
     def settings(self, section: str) -> dict[str, Any]:
         """Return the solver of a section of the configuration, with its grid and steps."""
-        chosen = self.config[section]
-        solver = configs.build(chosen.solver, Solver)
+        solver = configs.build_at(self.config, f"{section}.solver", Solver)
         if isinstance(solver, AdaptiveSolver):
             return {"solver": solver}
-        grid = configs.build(chosen.grid, Grid)
-        return {"solver": solver, "grid": grid, "steps": chosen.steps}
+        grid = configs.build_at(self.config, f"{section}.grid", Grid)
+        return {"solver": solver, "grid": grid, "steps": self.config[section].steps}
 
 
 def build_run(config: Config) -> Run:
     """Return the untrained run of a configuration, on the GPU where there is one.
 
     Raises:
-        ValueError: settings that are out of range.
+        ValueError: settings that are out of range, or name nothing, those of sampling and of
+            likelihoods among them.
     """
     for section in ("sample", "likelihood"):
-        if config[section].batch_size < 1:
-            raise ValueError(f"{section}.batch_size={config[section].batch_size}: at least 1")
+        for name in ("steps", "batch_size"):
+            if config[section][name] < 1:
+                raise ValueError(f"config.{section}.{name}={config[section][name]}: at least 1")
+        solver = configs.build_at(config, f"{section}.solver", Solver)
+        if section == "likelihood" and solver.stochastic:
+            raise ValueError(f"config.likelihood.solver: {solver} is stochastic, the flow is not")
+        configs.build_at(config, f"{section}.grid", Grid)
+    configs.build_at(config, "likelihood.trace", Trace)
     data, transform = configs.build_data(config)
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     model = configs.build_model(config, data, transform).to(device)
@@ -106,17 +112,17 @@ def train_run(config: Config, workdir: Path) -> Run:
         ValueError: a checkpoint of another configuration in the folder, which is left as it is;
             settings that are out of range, or that the data do not allow.
     """
+    objective = configs.build_at(config, "objective", DSM)
+    optim, chosen, schedule = config.optim, config.train, _schedule(config)
     run = build_run(configs.recall(config, workdir))
-    optim, chosen = config.optim, config.train
-    decay = CosineDecay(chosen.steps, optim.warmup) if optim.decay else Warmup(optim.warmup)
     board = _tensorboard(run, workdir)
     state = train(
         run.model,
-        configs.build(config.objective, DSM),
+        objective,
         _stream(run),
         steps=chosen.steps,
         optimizer=Adam(run.model.parameters(), lr=optim.lr, fused=True),
-        schedule=decay,
+        schedule=schedule,
         ema_decay=chosen.ema_decay,
         grad_clip=chosen.grad_clip,
         amp=_amp(chosen.amp),
@@ -170,7 +176,7 @@ def draw(run: Run, n: int, seed: int = 0, **settings: Any) -> tuple[Tensor, int]
 def measure(run: Run, x: Tensor, seed: int = 0) -> list[LogLikelihood]:
     """Return the log-likelihoods of x (B, *), in model space, a batch at a time, in host memory."""
     chosen, prior = run.config.likelihood, run.prior()
-    size, trace = chosen.batch_size, configs.build(chosen.trace, Trace)
+    size, trace = chosen.batch_size, configs.build_at(run.config, "likelihood.trace", Trace)
     return [
         _to_host(
             log_likelihood(
@@ -190,6 +196,19 @@ def measure(run: Run, x: Tensor, seed: int = 0) -> list[LogLikelihood]:
 def _to_host(result: LogLikelihood) -> LogLikelihood:
     values = {field.name: getattr(result, field.name) for field in fields(result)}
     return replace(result, **{k: v.cpu() for k, v in values.items() if isinstance(v, Tensor)})
+
+
+def _schedule(config: Config) -> Warmup | CosineDecay:
+    steps, warmup = config.train.steps, config.optim.warmup
+    for name, value in (("train.steps", steps), ("optim.warmup", warmup)):
+        if value < 1:
+            raise ValueError(f"config.{name}={value}: at least 1")
+    if config.optim.decay and warmup > steps:
+        raise ValueError(
+            f"config.optim.warmup={warmup} is more than config.train.steps={steps}; lower it too, "
+            f"such as --config.optim.warmup={max(1, steps // 10)}"
+        )
+    return CosineDecay(steps, warmup) if config.optim.decay else Warmup(warmup)
 
 
 def _amp(word: str) -> bool | None:

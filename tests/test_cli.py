@@ -1,6 +1,8 @@
 """The command line, as a new user meets it."""
 
 import json
+import re
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -38,6 +40,14 @@ def test_the_console_script_shows_its_usage():
     assert shown.stdout == cli.USAGE
 
 
+def test_the_usage_sets_what_the_guides_set_and_shortens_a_run():
+    guides = [path.read_text() for path in (ROOT / "README.md", *(ROOT / "docs").glob("*.md"))]
+    rates = re.findall(r"--config\.optim\.lr=(\S+)", "\n".join([cli.USAGE, *guides]))
+    assert len(rates) > 1
+    assert set(rates) == {rates[0]}
+    assert "--config.train.steps=1000" in cli.USAGE
+
+
 @pytest.mark.parametrize("words", [["help"], ["--help"], ["train", "--help"], ["sample", "-h"]])
 def test_help_is_the_usage(scoresde, words):
     assert scoresde(*words) == (0, cli.USAGE, "")
@@ -50,14 +60,36 @@ def test_help_is_the_usage(scoresde, words):
         (["train"], "--config is missing"),
         (["train", DIGITS], "--workdir is missing"),
         (["train", "--config=nowhere.py", "--workdir=w"], "nowhere.py: no such file"),
-        (["train", DIGITS, "--workdir=w", "--config.optim.lrr=1"], 'Did you mean "lr"'),
-        (["train", DIGITS, "--workdir=w", "--config.optin.lr=1"], 'Did you mean "optim"'),
+        (
+            ["train", DIGITS, "--workdir=w", "--config.optim.lrr=1"],
+            "config.optim.lrr; did you mean config.optim.lr?\n",
+        ),
+        (
+            ["train", DIGITS, "--workdir=w", "--config.optin.lr=1"],
+            "config.optin; did you mean config.optim?\n",
+        ),
+        (
+            ["train", DIGITS, "--workdir=w", "--config.optim.x=1"],
+            "the configuration has no key config.optim.x; config.optim has decay, lr, warmup\n",
+        ),
+        (
+            ["train", DIGITS, "--workdir=w", "--config.steps=60"],
+            "no key config.steps; config has conditional, data",
+        ),
+        (
+            ["train", DIGITS, "--workdir=w", "--config.seed.x=1"],
+            "config.seed has no keys, but a value",
+        ),
+        (
+            ["train", DIGITS, "--workdir=w", "--config.optim=1"],
+            "config.optim is a group of keys; set one of decay,",
+        ),
         (["train", DIGITS, "--wrokdir=w"], "did you mean --workdir?"),
         (["train", DIGITS, "--workdir=w", "--confg.optim.lr=1"], "did you mean --config?"),
         (["train", DIGITS, "--workdir=w", "--config.train.amp=bf16"], "train.amp='bf16' must be"),
         (["train", DIGITS, "--workdir=w", "--config.sample.batch_size=0"], "sample.batch_size=0"),
         (["sample", "--workdir", "elsewhere"], "workdir=elsewhere"),
-        (["train", DIGITS, "--workdir=w", "--config.train.steps=many"], "many"),
+        (["train", DIGITS, "--workdir=w", "--config.train.steps=many"], ": 'many'\n"),
         (["train", DIGITS, "--workdir=w", "extra"], "extra: not a flag"),
         (["train", DIGITS, "--workdir=w", "--config.sde=VPSED()"], "did you mean 'VPSDE'"),
         (["train", DIGITS, "--workdir=w", "--config.data=idx('none')"], "none"),
@@ -103,6 +135,18 @@ def test_train_sample_and_likelihood_of_digits(scoresde, tmp_path):
     # images of 64 pixels and 17 levels: bits/dim follow from nats by the bins' log-determinant
     nats = stored["nats"] / 64 + np.log(2 / 17)
     np.testing.assert_allclose(stored["bits_per_dim"], -nats / np.log(2), rtol=1e-5)
+
+
+def test_a_picture_that_cannot_be_made_is_refused_before_samples_are_drawn(
+    scoresde, tmp_path, monkeypatch
+):
+    assert scoresde("train", DIGITS, f"--workdir={tmp_path}", *TINY)[0] == 0
+    monkeypatch.setitem(sys.modules, "PIL", None)
+    status, _, err = scoresde("sample", f"--workdir={tmp_path}", "--n=2")
+    assert (status, err) == (
+        2, "scoresde sample: pillow missing: pip install 'scoresde[report]'\n"
+    )  # fmt: skip
+    assert not (tmp_path / "samples.npz").exists()
 
 
 def test_continuous_data_come_back_in_data_units(scoresde, tmp_path):
@@ -228,6 +272,10 @@ def test_what_has_no_standard_error_is_null(scoresde, tmp_path):
     assert np.isfinite(summary["bits_per_dim"])
 
 
+class Killed(BaseException):
+    """Stands for the end of the process."""
+
+
 def test_a_killed_run_can_be_sampled(scoresde, tmp_path, monkeypatch):
     from scoresde.training import checkpoint
 
@@ -235,14 +283,51 @@ def test_a_killed_run_can_be_sampled(scoresde, tmp_path, monkeypatch):
 
     def killed(*args, **options):
         save(*args, **options)
-        raise KeyboardInterrupt
+        raise Killed
 
     with monkeypatch.context() as patch:
         patch.setattr(checkpoint, "save", killed)
-        with pytest.raises(KeyboardInterrupt):
+        with pytest.raises(Killed):
             scoresde(
                 "train", MOONS, f"--workdir={tmp_path}", *TINY, "--config.train.checkpoint_every=2"
             )
     assert [p.name for p in tmp_path.glob("step-*")] == ["step-000000002"]
     assert scoresde("sample", f"--workdir={tmp_path}", "--n=5")[0] == 0
     assert scoresde("likelihood", f"--workdir={tmp_path}", "--n=5")[0] == 0
+
+
+@pytest.fixture
+def interrupted(monkeypatch):
+    """Ctrl-C in the first step of training, a number of times."""
+    from scoresde import run
+
+    batches = run.batches
+
+    def interrupt(times):
+        def stream(*args, **options):
+            for _ in range(times):
+                signal.raise_signal(signal.SIGINT)
+            return batches(*args, **options)
+
+        monkeypatch.setattr(run, "batches", stream)
+
+    return interrupt
+
+
+def test_ctrl_c_keeps_the_run_and_says_so(scoresde, tmp_path, interrupted, capsys):
+    interrupted(1)
+    with pytest.raises(SystemExit) as stopped:
+        scoresde("train", MOONS, f"--workdir={tmp_path}", *TINY)
+    assert stopped.value.code == 130
+    kept = tmp_path / "step-000000001"
+    said = f"scoresde train: stopped; the same command goes on from {kept}\n"
+    assert capsys.readouterr().err.endswith(said)
+    assert kept.is_dir()
+
+
+def test_a_second_ctrl_c_ends_the_run_at_once(scoresde, tmp_path, interrupted):
+    interrupted(2)
+    status, _, err = scoresde("train", MOONS, f"--workdir={tmp_path}", *TINY)
+    assert status == 130
+    assert err.endswith("scoresde train: interrupted\n")
+    assert not list(tmp_path.glob("step-*"))

@@ -2,6 +2,7 @@
 
 import runpy
 from pathlib import Path
+from types import FunctionType
 
 import numpy as np
 import pytest
@@ -40,6 +41,7 @@ def test_build_gives_what_the_signature_asks_for():
         ("VPSED()", "no 'VPSED'; did you mean 'VPSDE'"),
         ("VPSDE(beta_mx=1.0)", "no argument 'beta_mx'; did you mean 'beta_max'"),
         ("VPSDE(", "is not a call"),
+        ("moonz()", "has no 'moonz'; a SDE is needed$"),  # data are no process
         ("AdamsPC()", "is a AdamsPC, but a SDE is needed"),
         ("VPSDE(1, 2, 3, 4)", "positional argument"),
         ("VPSDE(beta_min=-1.0)", "need 0 < beta_min"),
@@ -60,6 +62,32 @@ def test_what_is_no_call_of_the_library_is_refused(call, message):
 def test_a_name_where_a_call_is_meant_is_refused():
     with pytest.raises(ValueError, match=r"write the call, such as 'MLP\(\)'"):
         config.build("MLP", nn.Module, shape=2)
+
+
+@pytest.mark.parametrize(
+    ("call", "kind", "nearest"),
+    [
+        ("DDIMM()", sd.Solver, "DDIM"),
+        ("moonz()", Dataset, "moons"),
+        ("feed_tt", FunctionType, "feed_t"),
+        ("Restart(solver=Huen())", sd.Solver, "Heun"),
+        ("Restart(Huen())", sd.Solver, "Heun"),
+        ("DSM(times=LogNormalTime())", DSM, "LogNormalTimes"),
+        ("DSM(weighting=edn)", DSM, "edm"),
+        ("DSM(times=DensityGri())", DSM, None),
+    ],
+)
+def test_the_nearest_name_is_of_the_kind_that_is_wanted(call, kind, nearest):
+    hint = "; a Times is needed" if nearest is None else f"; did you mean '{nearest}'\\?"
+    with pytest.raises(ValueError, match=f"the library has no '[^']*'{hint}$"):
+        config.build(call, kind)
+
+
+def test_what_is_wrong_is_told_with_its_key():
+    settings = config.defaults()
+    settings.sample.solver = "VPSDE()"
+    with pytest.raises(ValueError, match=r"^config.sample.solver: 'VPSDE\(\)' is a VPSDE, but"):
+        config.build_at(settings, "sample.solver", sd.Solver)
 
 
 def stand_in(shape, dtype, levels=None, classes=0):

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import ast
 import inspect
+import io
 import subprocess
 import sys
+import tokenize
 from pathlib import Path
 
 import pytest
@@ -42,6 +44,7 @@ ORDER = [
     "run",
     "report",
     "demo",
+    "flags",
     "cli",
 ]
 ALONE = {"nets", "data", "metrics"}  # know nothing of the rest
@@ -96,6 +99,37 @@ def test_imports_point_up(path):
 @pytest.mark.parametrize("path", FILES, ids=lambda p: str(p.relative_to(PACKAGE)))
 def test_files_are_short(path):
     assert len(path.read_text().splitlines()) <= 300
+
+
+NO_CODE = {tokenize.COMMENT, tokenize.NL, tokenize.NEWLINE, tokenize.INDENT, tokenize.DEDENT}
+
+
+def lines_of_code(source):
+    """Return the lines of code of every function, its docstring aside, by line and name."""
+    tokens = tokenize.generate_tokens(io.StringIO(source).readline)
+    code = {n for t in tokens if t.type not in NO_CODE for n in range(t.start[0], t.end[0] + 1)}
+    counts = {}
+    for node in ast.walk(ast.parse(source)):
+        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
+            lines = code & {*range(node.lineno, node.end_lineno + 1)}
+            if ast.get_docstring(node) is not None:
+                lines -= {*range(node.body[0].lineno, node.body[0].end_lineno + 1)}
+            counts[node.lineno, node.name] = len(lines)
+    return counts
+
+
+def test_lines_of_code_leave_out_what_is_none():
+    source = 'def f(\n    x,\n):\n    """Say.\n\n    More.\n    """\n    # why\n\n    return x\n'
+    assert lines_of_code(source) == {(1, "f"): 4}
+    assert lines_of_code("class A:\n    def f(self):\n        a = 1\n        b = 2\n") == {
+        (2, "f"): 3
+    }
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda p: str(p.relative_to(PACKAGE)))
+def test_functions_are_short(path):
+    counts = lines_of_code(path.read_text())
+    assert {place: n for place, n in counts.items() if n > 50} == {}
 
 
 def test_every_public_name_is_listed():

@@ -1,6 +1,7 @@
 """Pictures hold the pixels, and a report is one file."""
 
 import io
+import re
 
 import numpy as np
 import pytest
@@ -8,7 +9,7 @@ import torch
 from PIL import Image
 
 from scoresde import config
-from scoresde.report import Report, png, stretch
+from scoresde.report import STYLE, Report, png, stretch
 
 
 def test_pixels_are_where_they_should_be():
@@ -48,6 +49,18 @@ def test_a_report_is_one_file_and_escapes_its_text(tmp_path):
     assert "http" not in page
 
 
+def test_nothing_of_a_report_is_wider_than_a_narrow_window():
+    """Pictures give way, and a table that cannot scrolls."""
+    report = Report("title", "lead")
+    report.images([("grid", torch.zeros(12, 1, 8, 8, dtype=torch.uint8))], columns=12, scale=5)
+    report.table(["head"], [["cell"]])
+    (figure,) = re.findall("<figure.*?<figcaption>", "".join(report._parts))
+    assert figure.startswith('<figure class="pixels" style="width: 545px"><img alt="grid" src=')
+    assert "figure { margin: .4rem 0; max-width: 100%; }" in STYLE
+    assert '<div class="table"><table>' in "".join(report._parts)
+    assert ".table { overflow-x: auto;" in STYLE
+
+
 def tiny():
     settings = config.defaults()
     settings.net = "MLP(hidden=16, depth=1)"
@@ -81,3 +94,10 @@ def test_the_demo_writes_its_report(tmp_path):
     for text in ("Recognised", "Gaussian mixture, 10 components", "Adams predictor-corrector"):
         assert text in page
     assert page.count("data:image/png;base64,") == 7
+    assert re.search(r"in all, (1 thread|\d+ threads)\.", page)
+    # bold: the solver whose share is closest to that of the real images
+    real, rest = re.search(r"held-out images have ([\d.]+); (.*)From noise", page, re.S).groups()
+    rows = [row.split("<td>") for row in rest.split("<tr")[2:]]
+    distances = [abs(float(row[-1].partition("<")[0]) - float(real)) for row in rows]
+    assert len(rows) == 3
+    assert ["best" in row[0] for row in rows].index(True) == distances.index(min(distances))

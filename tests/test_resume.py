@@ -124,12 +124,15 @@ class TestResume:
 
 
 class TestStopping:
-    def test_mid_step_then_resumed(self, tmp_path):
-        former = signal.getsignal(signal.SIGTERM)
+    @pytest.mark.parametrize(
+        ("signum", "status"), [(signal.SIGTERM, 143), (signal.SIGINT, 130)], ids=["TERM", "INT"]
+    )
+    def test_mid_step_then_resumed(self, tmp_path, signum, status):
+        former = signal.getsignal(signum)
 
         def batch(step: int):
             if step == 12:
-                os.kill(os.getpid(), signal.SIGTERM)
+                os.kill(os.getpid(), signum)
             return labelled(step)
 
         model = mlp()
@@ -140,9 +143,9 @@ class TestStopping:
         }  # fmt: skip
         with pytest.raises(Preempted) as stopped:
             train(model, DSM(label_dropout=0.2), batch, steps=40, **options)
-        assert stopped.value.code == 143
+        assert stopped.value.code == status
         assert stopped.value.checkpoint == latest(tmp_path) == tmp_path / "step-000000013"
-        assert signal.getsignal(signal.SIGTERM) == former
+        assert signal.getsignal(signum) == former
         assert_same(run(tmp_path, 40), run(None, 40))
 
     def test_a_long_callback_is_cut_short(self, tmp_path):

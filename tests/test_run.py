@@ -1,5 +1,7 @@
 """Runs from a configuration: what is settled once, computed once, and refused before training."""
 
+import sys
+
 import numpy as np
 import pytest
 import torch
@@ -73,10 +75,72 @@ def test_samples_that_are_no_images_are_no_pictures(tmp_path):
     assert not (tmp_path / "run").exists()
 
 
+def test_a_run_that_is_too_short_for_its_warm_up_says_which_key_to_lower(tmp_path):
+    settings = tiny()
+    settings.train.steps, settings.optim.warmup = 60, 100
+    with pytest.raises(
+        ValueError, match=r"config.optim.warmup=100 is more than .*60; .* --config.optim.warmup=6$"
+    ):
+        run.train_run(settings, tmp_path)
+    settings.train.steps, settings.optim.warmup, settings.optim.decay = 2, 4, False
+    assert run.train_run(settings, tmp_path).history
+
+
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [
+        ("sample.solver", "Foo()"),
+        ("sample.grid", "DDIM()"),
+        ("sample.steps", 0),
+        ("likelihood.solver", "AdamsPC(order=-1)"),
+        ("likelihood.grid", "KarrasGrd()"),
+        ("likelihood.trace", "Hutchinson(n=0)"),
+        ("likelihood.batch_size", 0),
+        ("likelihood.solver", "EulerMaruyama()"),
+        ("objective", "VPSDE()"),
+        ("train.steps", 0),
+        ("optim.warmup", 0),
+        ("optim.warmup", 5),
+    ],
+)
+def test_all_settings_are_read_before_training(tmp_path, monkeypatch, key, value):
+    monkeypatch.setattr(run, "train", lambda *_, **__: pytest.fail("trained"))
+    monkeypatch.setattr(config, "build_data", lambda _: pytest.fail("read data"))
+    settings = tiny()
+    settings.update_from_flattened_dict({key: value})
+    with pytest.raises(ValueError, match=f"^config.{key}"):
+        run.train_run(settings, tmp_path)
+
+
 def test_the_demo_refuses_other_data_before_it_trains(tmp_path, monkeypatch):
     monkeypatch.setattr("scoresde.demo.train_run", lambda *_: pytest.fail("trained"))
     with pytest.raises(ValueError, match="the demo needs images with grey levels and labels"):
         demo(tiny(), tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("absent", "packages"),
+    [
+        (["matplotlib"], "matplotlib"),
+        (["PIL"], "pillow"),
+        (["sklearn", "PIL", "matplotlib"], "scikit-learn and pillow and matplotlib"),
+    ],
+)
+def test_the_demo_names_all_that_it_lacks_before_it_trains(tmp_path, monkeypatch, absent, packages):
+    monkeypatch.setattr("scoresde.demo.train_run", lambda *_: pytest.fail("trained"))
+    for module in absent:
+        monkeypatch.setitem(sys.modules, module, None)
+    with pytest.raises(ImportError, match=rf"^{packages} missing: .*'scoresde\[report\]'$"):
+        demo(tiny("digits()"), tmp_path)
+
+
+def test_pictures_on_tensorboard_are_refused_before_training_without_pillow(tmp_path, monkeypatch):
+    monkeypatch.setattr(run, "train", lambda *_, **__: pytest.fail("trained"))
+    monkeypatch.setitem(sys.modules, "PIL", None)
+    settings = tiny("digits()")
+    settings.train.tensorboard, settings.train.sample_every = True, 2
+    with pytest.raises(ImportError, match=r"scoresde\[tensorboard\]"):
+        run.train_run(settings, tmp_path)
 
 
 @pytest.mark.gpu

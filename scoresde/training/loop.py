@@ -51,8 +51,9 @@ def train(
 
     All randomness of step k follows from (seed, k), so a run that was stopped and resumed ends
     with the weights of one that was not, bit for bit on the same CPU. The state of torch's global
-    generators is afterwards what it was. With a workdir, SIGTERM and SIGUSR1 finish the step, save
-    a checkpoint and raise `Preempted`, which exits with status 128 + the signal's number.
+    generators is afterwards what it was. With a workdir, SIGTERM, SIGUSR1 and SIGINT (Ctrl-C)
+    finish the step, save a checkpoint and raise `Preempted`, which exits with status 128 + the
+    signal's number; a second one acts at once.
 
     Args:
         model: the denoiser; it trains in place, where it is.

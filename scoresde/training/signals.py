@@ -10,6 +10,9 @@ from pathlib import Path
 from types import FrameType
 from typing import Any, Self
 
+ASKING = (signal.SIGTERM, signal.SIGUSR1, signal.SIGINT)
+"""What schedulers send, and Ctrl-C."""
+
 
 class Preempted(SystemExit):
     """A run was asked to stop, and saved a checkpoint. Uncaught, it exits with 128 + the signal.
@@ -26,9 +29,9 @@ class Preempted(SystemExit):
 
 
 class Signals:
-    """A context in which SIGTERM and SIGUSR1 raise `Preempted`, but only where it is safe to.
+    """A context in which the signals of `ASKING` raise `Preempted`, but only where it is safe to.
 
-    The first signal gives both their former handlers back, so a second one acts at once. Outside
+    The first signal gives all their former handlers back, so a second one acts at once. Outside
     the main thread, where Python takes no signals, nothing is handled.
 
     Args:
@@ -43,7 +46,7 @@ class Signals:
 
     def __enter__(self) -> Self:
         if self._enabled:
-            for signum in (signal.SIGTERM, signal.SIGUSR1):
+            for signum in ASKING:
                 self._former[signum] = signal.signal(signum, self._handle)
         return self
 

@@ -32,10 +32,11 @@ class TensorBoard:
         images_every: int = 5000,
     ) -> None:
         try:
+            import PIL  # noqa: F401  # which the writer asks for at its first image
             from torch.utils.tensorboard import SummaryWriter
         except ImportError as error:
             raise ImportError(
-                "TensorBoard is not installed; pip install 'scoresde[tensorboard]'"
+                "TensorBoard, with pillow, is not installed; pip install 'scoresde[tensorboard]'"
             ) from error
         if images_every < 1:
             raise ValueError(f"images_every={images_every} must be at least 1")
