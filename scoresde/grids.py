@@ -14,6 +14,9 @@ from scoresde.sde import SDE, Level
 # lam is -inf where alpha is 0; grids in lam place their nodes above this and start at T itself
 LOWEST_LAM = -7.0
 
+# of neighbouring steps; below it a level is a slip of rounding
+LEAST_RATIO = 1e-3
+
 
 class Grid(ABC):
     """A rule that places n steps between T and t_min: an immutable value."""
@@ -36,9 +39,19 @@ class Grid(ABC):
         if steps < 1:
             raise ValueError(f"steps={steps}: a solve takes at least one step")
         times = self.times(sde, steps)
+        if len(times) != steps + 1:
+            raise ValueError(f"{self} gives {len(times)} times for {steps} steps, not {steps + 1}")
         if not all(a > b for a, b in pairwise(times)):
             raise ValueError(f"{self} gives times that do not decrease: {times}; take fewer steps")
-        return tuple(sde.level(t) for t in times)
+        levels = tuple(sde.level(t) for t in times)
+        gaps = [float(after.lam) - float(here.lam) for here, after in pairwise(levels)]
+        for k, (gap, after) in enumerate(pairwise(gaps)):
+            if math.isfinite(gap) and min(gap, after) < LEAST_RATIO * max(gap, after):
+                raise ValueError(
+                    f"{self} has steps of lengths {gap:.3g} and {after:.3g} in lam on both sides "
+                    f"of t={times[k + 1]}; leave out levels that are all but repeated"
+                )
+        return levels
 
 
 def _spaced(steps: int, node: Callable[[float], float]) -> tuple[float, ...]:
@@ -113,7 +126,7 @@ class DensityGrid(Grid):
         ValueError: numbers out of range; a normal that lies outside the range of a solve.
     """
 
-    mean: float = -1.0
+    mean: float = -0.5
     width: float = 2.0
     uniform: float = 0.3
 
@@ -145,7 +158,7 @@ class DensityGrid(Grid):
 
 def default_grid(data_std: float) -> DensityGrid:
     """Return the default grid for data of a deviation: it moves with log(data_std)."""
-    return DensityGrid(mean=math.log(data_std) - 1.0)
+    return DensityGrid(mean=math.log(data_std) - 0.5)
 
 
 @dataclass(frozen=True)

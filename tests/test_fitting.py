@@ -73,7 +73,7 @@ def test_white_data_ask_for_no_other_grid(sde):
     white = Gaussian(torch.zeros(2, dtype=torch.float64), 0.49 * torch.eye(2).double())
     model = white.denoiser(sde)
     grid = fit_grid(model, shape=PILOT)
-    default = DensityGrid(mean=math.log(model.data_std) - 1.0)
+    default = DensityGrid(mean=math.log(model.data_std) - 0.5)
     found, expected = ([at.lam for at in g.levels(sde, 10)] for g in (grid, default))
     assert np.allclose(found[1:], expected[1:], atol=0.4)
 

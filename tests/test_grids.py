@@ -15,6 +15,7 @@ from scoresde import (
     DensityGrid,
     FixedGrid,
     GaussianSDE,
+    Grid,
     KarrasGrid,
     LogSNRGrid,
     QuadraticGrid,
@@ -183,3 +184,23 @@ def test_numbers_that_make_no_grid_are_refused():
             KarrasGrid(rho)
     with pytest.raises(ValueError, match=r"mean=100.0, width=0.5: the normal has no mass"):
         DensityGrid(mean=100.0, width=0.5).levels(VPSDE(), 10)
+
+
+class Long(Grid):
+    """Gives more steps than it is asked for."""
+
+    def times(self, sde, steps):
+        return UniformGrid().times(sde, 2 * steps)
+
+
+@pytest.mark.parametrize(
+    ("grid", "steps", "match"),
+    [
+        (FixedGrid((1.0, 0.5, 0.5 - 1e-9, 0.001)), 3, r"lengths .* of t=0.5; leave out"),
+        (FixedGrid((1.0, 0.3 + 1e-16, 0.3, 0.001)), 3, r"do(es)? not decrease|lengths"),
+        (Long(), 3, r"gives 7 times for 3 steps, not 4"),
+    ],
+)
+def test_levels_all_but_repeated_and_wrong_counts_are_refused(grid, steps, match):
+    with pytest.raises(ValueError, match=match):
+        grid.levels(VPSDE(), steps)

@@ -12,6 +12,7 @@ from scoresde.denoiser import Field
 from scoresde.noise import Noise
 from scoresde.sde import Level, forward_kernel
 from scoresde.solvers.base import Corrector, Solver, Step, require_shared_level
+from scoresde.solvers.dpm_solver import DPMSolverFast
 from scoresde.solvers.flow import Heun
 from scoresde.solvers.frames import X0Frame
 from scoresde.solvers.restart import Restart
@@ -48,7 +49,7 @@ class Churned(Solver):
     def __post_init__(self) -> None:
         if not callable(self.amount) and not self.amount >= 0.0:
             raise ValueError(f"amount={self.amount} must not be negative")
-        if isinstance(self.solver, Corrector | AdaptiveSolver | Restart):
+        if isinstance(self.solver, Corrector | AdaptiveSolver | DPMSolverFast | Restart):
             raise ValueError(
                 f"solver={self.solver} takes no steps one by one on a grid; wrap one that does, "
                 f"such as Heun, and put Restart outside"

@@ -10,6 +10,7 @@ from scoresde.denoiser import Field
 from scoresde.noise import Noise
 from scoresde.sde import Level
 from scoresde.solvers.base import Corrector, Solver, Step
+from scoresde.solvers.dpm_solver import DPMSolverFast
 from scoresde.solvers.langevin import AnnealedLangevin
 from scoresde.solvers.reverse_diffusion import ReverseDiffusion
 from scoresde.solvers.runge_kutta import AdaptiveSolver
@@ -56,7 +57,7 @@ class PredictorCorrector(Solver):
             raise ValueError(f"corrections={self.corrections}: at least one, or no corrector")
         if isinstance(self.predictor, Corrector):
             raise ValueError(f"predictor={self.predictor} stays at a level; it cannot predict")
-        if isinstance(self.predictor, AdaptiveSolver):
+        if isinstance(self.predictor, AdaptiveSolver | DPMSolverFast):
             raise ValueError(
                 f"predictor={self.predictor} picks its own steps; take a one-step solver"
             )

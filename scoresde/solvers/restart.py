@@ -13,6 +13,7 @@ from scoresde.grids import Grid, KarrasGrid
 from scoresde.noise import Noise
 from scoresde.sde import Level, forward_kernel
 from scoresde.solvers.base import Corrector, Solver, Step, require_shared_level
+from scoresde.solvers.dpm_solver import DPMSolverFast
 from scoresde.solvers.flow import Heun
 from scoresde.solvers.runge_kutta import AdaptiveSolver
 from scoresde.tensors import Scalar, exp, lincomb, log
@@ -42,8 +43,8 @@ class Restart(Solver):
 
     Raises:
         ValueError: numbers out of range; a solver that stays at a level, picks its own steps, or
-            calls the network more often in some steps than in others; at the start of a solve, a
-            process that does not cover the interval, and levels that differ from sample to sample.
+            has a budget of network calls to spend; at the start of a solve, a process that does
+            not cover the interval, and levels that differ from sample to sample.
     """
 
     solver: Solver = Heun()
@@ -59,7 +60,7 @@ class Restart(Solver):
             raise ValueError(f"bottom={self.bottom}, top={self.top}: need 0 < bottom < top")
         if self.steps < 1 or self.repeats < 1:
             raise ValueError(f"steps={self.steps}, repeats={self.repeats}: need one at least")
-        if isinstance(self.solver, Corrector | AdaptiveSolver):
+        if isinstance(self.solver, Corrector | AdaptiveSolver | DPMSolverFast):
             raise ValueError(
                 f"solver={self.solver} takes no steps on a grid; wrap one that does, such as Heun"
             )

@@ -14,6 +14,7 @@ from scoresde.denoiser import Field
 from scoresde.noise import Noise
 from scoresde.sde import Level
 from scoresde.solvers.base import Step
+from scoresde.solvers.multistep import lacks_data
 from scoresde.solvers.reverse import ReverseSolver, Tau, reverse_kernel
 from scoresde.tensors import Scalar, Term, exp, expm1, lincomb
 
@@ -62,6 +63,8 @@ class StochasticAdams(ReverseSolver):
     def step(
         self, field: Field, x: Tensor, here: Level, there: Level, state: Past | None, noise: Noise
     ) -> Step:
+        if lacks_data(there):  # lam = -inf: what an encoding ends with, at tau = 0
+            return Step(field(x, here).combine(eps=there.sigma))
         lams, terms, change = self._evaluate(field, x, here, state)
         tau = self.amount(here)
         rate = 1.0 + tau * tau
@@ -75,7 +78,7 @@ class StochasticAdams(ReverseSolver):
         if self.stochastic:
             drift.append((std, self.draw(x, here, there, noise)))
         nodes = ((lams[0], self._x0(terms, change)), *(state.nodes if state else ()))
-        if isinstance(here.alpha, float) and here.alpha == 0.0:
+        if lacks_data(here):
             nodes = ()  # lam = -inf: no polynomial goes through it
         return Step(lincomb(*drift), Past(rate, nodes[: self.memory]))
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
@@ -30,19 +29,19 @@ class UniP(ExponentialAdams):
     `Vary()` it is `ExponentialAdams`.
 
     Attributes:
-        order: at least 1; 1 is DDIM in `X0Frame` and `EpsFrame`.
+        order: from 1 to 6, beyond which few steps are lost; 1 is DDIM in `X0Frame` and `EpsFrame`.
         frame: `X0Frame()` for data prediction, `EpsFrame()` for noise prediction.
         blend: `BH1()`, `BH2()` or `Vary()`: the function B, for steps that interpolate two slopes.
 
     Raises:
-        ValueError: an order below 1.
+        ValueError: another order.
     """
 
     order: int = 2
     frame: Frame = X0Frame()
     coordinate: Coordinate = field(default=Lam(), init=False, repr=False)
     blend: Blend = BH2()
-    most = math.inf
+    most = 6
 
 
 @dataclass(frozen=True)
@@ -55,7 +54,7 @@ class UniPC(UniP):
     corrected state, whose eps is the one predicted.
 
     Attributes:
-        order: of the predictor, at least 1. The corrector lifts the order of the error to
+        order: of the predictor, from 1 to 6. The corrector lifts the order of the error to
             order + 1, of which the start from one node leaves 3 in the limit of many steps.
         frame: `X0Frame()` for data prediction, `EpsFrame()` for noise prediction.
         blend: `BH1()`, `BH2()` or `Vary()`: the function B, for steps that interpolate two slopes.
@@ -114,7 +113,8 @@ class UniC(Solver):
     The step that led to a state is made again from the corrected state before it, by the
     polynomial through the last slopes and the one at the state itself (Zhao et al. 2023,
     arXiv:2302.04867, Alg. 1). The solver goes on from the corrected state, and is handed the slope
-    that is known: no network call is added. Its order rises by one, up to nodes + 1.
+    that is known: no network call is added. Its order becomes
+    min(order, nodes) + 1.
 
     Attributes:
         solver: deterministic, on a fixed grid, and with its first call at the start of a step.
@@ -123,8 +123,8 @@ class UniC(Solver):
         blend: `BH1()`, `BH2()` or `Vary()`: the function B, for steps that interpolate two slopes.
 
     Raises:
-        ValueError: nodes below 1; a solver that draws noise, chooses its steps, stays at a level
-            or corrects itself.
+        ValueError: nodes outside 1 to 6; a solver that draws noise, chooses its steps, stays at a
+            level or corrects itself.
     """
 
     solver: Solver = DPMSolverPP()
@@ -134,8 +134,8 @@ class UniC(Solver):
     stochastic = False
 
     def __post_init__(self) -> None:
-        if self.nodes < 1:
-            raise ValueError(f"nodes={self.nodes}: the corrector takes at least one old slope")
+        if self.nodes not in range(1, UniP.most + 1):
+            raise ValueError(f"nodes={self.nodes} must lie between 1 and {UniP.most}")
         unfit = isinstance(self.solver, (AdaptiveSolver, AdamsPC, Corrector, UniC, UniPC))
         if unfit or self.solver.stochastic:
             raise ValueError(
