@@ -23,7 +23,7 @@ from scoresde.integrate import count_steps
 from scoresde.noise import SeededNoise
 from scoresde.sampling import placement, sample
 from scoresde.sde import Level
-from scoresde.solvers import AdamsPC, Solver
+from scoresde.solvers import AdamsPC, AdaptiveSolver, Solver
 from scoresde.solvers.adams import bashforth, moulton
 from scoresde.solvers.frames import PolarFrame
 from scoresde.solvers.interpolation import gauss
@@ -65,11 +65,15 @@ def fit_grid(
         seed: of the pilot's starts.
 
     Raises:
-        ValueError: a stochastic solver; nfe too small for one step.
+        ValueError: a solver that is stochastic or adaptive; an empty shape; nfe too small.
     """
     solver = solver or AdamsPC()
-    if solver.stochastic:
-        raise ValueError(f"solver={solver}: a grid is fitted to the flow, by a deterministic one")
+    if solver.stochastic or isinstance(solver, AdaptiveSolver):
+        raise ValueError(
+            f"solver={solver}: a grid is fitted for a deterministic solver that takes its steps"
+        )
+    if len(shape) < 2 or min(shape) < 1:
+        raise ValueError(f"shape={shape}: the pilot needs samples (B, *), such as 32 of them")
     pilot = _fly(model, shape, cond, seed)
     steps = count_steps(solver, None, nfe, denoise=False)
     start = np.array([level.lam for level in default_grid(model.data_std).levels(model.sde, steps)])

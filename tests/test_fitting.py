@@ -92,6 +92,10 @@ def test_mistakes_are_named():
     model = fine_mixture().denoiser(sd.VPSDE())
     with pytest.raises(ValueError, match=r"solver=EulerMaruyama.*deterministic"):
         fit_grid(model, EulerMaruyama(), shape=PILOT)
+    with pytest.raises(ValueError, match=r"solver=DormandPrince"):
+        fit_grid(model, sd.DormandPrince(), shape=PILOT)
+    with pytest.raises(ValueError, match=r"shape=\(0, 2\)"):
+        fit_grid(model, shape=(0, 2))
     with pytest.raises(ValueError, match="nfe=0"):
         fit_grid(model, nfe=0, shape=PILOT)
     with pytest.raises(ValueError, match=r"lams=.*increase"):
