@@ -29,7 +29,9 @@ def page(results: Results) -> str:
         "The best of all their solvers and grids, chosen anew for every problem and number of "
         f"calls. The families are {families}.",
         tables.shares(results.flow) if results.flow.peers else "",
-        "### Errors",
+        "### Errors, averaged over the families",
+        tables.means(results.flow),
+        "### Errors, problem by problem",
         *(tables.errors(results.flow, problem) for problem in results.flow.problems),
         "## Reverse SDE",
         "Exact error of the output's law at full noise (eta = 1), with no Monte Carlo: the largest "
@@ -41,8 +43,9 @@ def page(results: Results) -> str:
         tables.orders(results.orders),
         "## A step besides the network",
         f"Per network call, state {cost.SHAPE} in float32, one thread. The floor is x * a + p * b. "
-        "Each library draws noise in its own way: ours is keyed by seed and sample. Theirs "
-        f"includes what they set up for a solve, shared among its {cost.STEPS} steps.",
+        "Noise of ours is keyed by seed and sample, or drawn from torch's generator, as others do; "
+        "dpmpp_2m_sde and dpmpp_3m_sde refine a Brownian path, which is most of their cost. The "
+        f"time of all includes what they set up for a solve, shared among its {cost.STEPS} steps.",
         tables.cost(results.cost),
         "## Scale",
         "The default solver's step besides the network, one thread.",
