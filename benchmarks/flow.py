@@ -98,19 +98,20 @@ def _errors(problem: FlowProblem, calls: int, peers: bool) -> Iterator[tuple[str
 def contenders() -> tuple[Method, ...]:
     """Return the peers' methods that may be the best of their library.
 
-    Left out: first order, several calls a step, and those which on one more problem of each family
-    were never within a tenth of the best of their own library.
+    Left out: first order; several calls a step; and `NEVER_NEAR`, which on one more problem of each
+    family were never within a tenth of the best of their own library.
     """
     methods = (m for m in flow_methods() if m.order > 1 and m.evals == 1)
-    return tuple(m for m in methods if str(m) not in _NEVER_NEAR)
+    return tuple(m for m in methods if str(m) not in NEVER_NEAR)
 
 
-_NEVER_NEAR = frozenset(
+NEVER_NEAR = frozenset(
     (
         *(f"azula {name}" for name in ("zAB2", "zAB3", "zEAB2", "xEAB2", "xEAB3", "REAB3")),
         *(f"diffusers DPM-Solver{name}" for name in (" 2M", " 3M", "++ 2M", "++ 3M", "++ 3S")),
     )
 )
+"""Methods that are left out of the solves for never having been near the best."""
 
 
 @dataclass(frozen=True)
@@ -132,6 +133,11 @@ class Flow:
     def problems(self) -> tuple[str, ...]:
         """The names of the problems."""
         return tuple(dict.fromkeys(row.problem for row in self.rows))
+
+    @property
+    def families(self) -> tuple[str, ...]:
+        """The names of the problems that means are taken over."""
+        return tuple(family.name for family in FAMILIES if family.name in self.problems)
 
     @property
     def peers(self) -> tuple[str, ...]:
@@ -159,7 +165,7 @@ class Flow:
             calls: the budget of network calls.
             keep: which solves to choose from.
         """
-        return geometric_mean(self.best(name, calls, keep)[0] for name in self._families)
+        return geometric_mean(self.best(name, calls, keep)[0] for name in self.families)
 
     def share(self, grid: str, problem: str, calls: int) -> float:
         """Return the error of our default solver on a grid as a share of the best peer's."""
@@ -169,12 +175,7 @@ class Flow:
 
     def mean_share(self, grid: str, calls: int) -> float:
         """Return the geometric mean of `share` over the families."""
-        return geometric_mean(self.share(grid, name, calls) for name in self._families)
-
-    @property
-    def _families(self) -> tuple[str, ...]:
-        """The names of those of the families that were solved."""
-        return tuple(family.name for family in FAMILIES if family.name in self.problems)
+        return geometric_mean(self.share(grid, name, calls) for name in self.families)
 
 
 def of(library: str) -> Callable[[Row], bool]:
