@@ -167,6 +167,14 @@ class Flow:
         """
         return geometric_mean(self.best(name, calls, keep)[0] for name in self.families)
 
+    def single(self, calls: int) -> float:
+        """Return the least mean over the families of any peer's one method on one grid."""
+        errors: dict[tuple[str, str, str], list[float]] = {}
+        for row in self.rows:
+            if of_peers(row) and row.calls == calls and row.problem in self.families:
+                errors.setdefault((row.library, row.method, row.grid), []).append(row.error)
+        return min(geometric_mean(each) for each in errors.values())
+
     def share(self, grid: str, problem: str, calls: int) -> float:
         """Return the error of our default solver on a grid as a share of the best peer's."""
         ours, _ = self.best(problem, calls, default_on(grid))

@@ -39,7 +39,9 @@ def means(flow: Flow) -> str:
         return [name, *(f"{flow.mean(n, keep):.1e}" for n in flow.calls)]
 
     rows = [cells(f"best of {peer}", of(peer)) for peer in flow.peers]
-    rows += [cells("best of these, problem by problem", of_peers)] if flow.peers else []
+    if flow.peers:
+        one = (f"{flow.single(n):.1e}" for n in flow.calls)
+        rows += [["best one method on one grid", *one], cells("best of all", of_peers)]
     rows += [cells(f"**{OURS}, {grid}**", default_on(grid)) for grid in OWN_GRIDS]
     return table(["network calls", *map(str, flow.calls)], rows)
 

@@ -27,7 +27,7 @@ ROOT = Path(__file__).parents[1]
 @pytest.fixture(scope="module")
 def solved():
     rows = [row for seed in (1, 2) for row in flow.solve(FAMILY, seed, (5, 20), 4, peers=False)]
-    peer = [r._replace(library="peer", method="theirs", error=2.0 * r.error) for r in rows]
+    peer = [r._replace(library="peer", error=2.0 * r.error) for r in rows]
     return flow.Flow((*rows, *peer))
 
 
@@ -53,7 +53,7 @@ def test_best_is_chosen_for_each_problem_and_averaged_geometrically(solved):
     assert found == pytest.approx(math.sqrt(least[0] * least[1]))
     theirs, name = solved.best(FAMILY, 20, lambda row: row.library == "peer")
     assert theirs == pytest.approx(2.0 * found)
-    assert name in {f"theirs, {grid}" for grid in flow.OWN_GRIDS}
+    assert name in {f"{r.method}, {r.grid}" for r in kept}
 
 
 def test_share_is_of_the_best_peer(solved):
@@ -66,6 +66,14 @@ def test_default_is_solved_on_its_own_grid_and_on_a_fitted_one(solved):
     default, fitted = (solved.best(FAMILY, 20, flow.default_on(g))[0] for g in flow.OWN_GRIDS)
     assert default != fitted
     assert solved.mean(20, flow.default_on("fitted grid")) == pytest.approx(fitted)
+
+
+def test_one_method_on_one_grid_is_no_better_than_the_best_of_each_problem(solved):
+    theirs = [r for r in solved.rows if r.library == "peer" and r.calls == 20]
+    ways = {(r.method, r.grid) for r in theirs}
+    alone = [math.prod(r.error for r in theirs if (r.method, r.grid) == w) ** 0.5 for w in ways]
+    assert solved.single(20) == pytest.approx(min(alone))
+    assert solved.single(20) >= solved.mean(20, flow.of_peers) * (1.0 - 1e-12)
 
 
 @pytest.mark.parametrize(
