@@ -54,8 +54,7 @@ def page(results: Results) -> str:
         "## Orders",
         "Measured from a cold start on exact flows, or on the exact law of the output, under VP "
         "and VE, the lesser of the two, between 32 and 64 steps. A multistep method starts at low "
-        "order, which can cap it, and an error that changes sign nearby hides it: that of ERSDE "
-        "does at 32 steps.",
+        "order, which can cap it, and an error that changes sign nearby hides it.",
         tables.orders(results.orders),
         "## A step besides the network",
         f"Per network call, state {cost.SHAPE} in float32, one thread. The floor is x * a + p * b. "
