@@ -26,6 +26,7 @@ def main() -> None:
         (HERE / "results.md").write_text(text)
         (HERE / "results.json").write_text(as_json(results))
         figures.flow(results.flow, ASSETS / "flow.png")
+        figures.mean(results.flow, ASSETS / "error.png")
         figures.weak(results.weak, ASSETS / "weak.png")
         figures.scale(results.scale, ASSETS / "scale.png")
 

@@ -6,7 +6,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import partial
-from itertools import pairwise, repeat
+from itertools import pairwise
 from typing import NamedTuple
 
 import torch
@@ -15,20 +15,29 @@ from torch import Tensor, nn
 from benchmarks.peers import flow_methods, reverse_methods
 from scoresde import (
     DDIM,
+    DEIS,
     VPSDE,
     AdamsPC,
     Ancestral,
     Denoiser,
     DensityGrid,
     DPMSolverPP,
+    DPMSolverPPSingle,
     EulerMaruyama,
+    ExponentialAdams,
     Field,
     Heun,
-    InjectedNoise,
+    PolarFrame,
+    Rho,
+    SASolver,
+    SDEDPMSolverPP,
     SeededNoise,
     Solver,
+    StochasticAdamsPC,
+    UniPC,
 )
 from scoresde.noise import Noise
+from scoresde.tensors import Scalar
 from scoresde.testing import count_operations
 
 SHAPE = (16, 3, 32, 32)
@@ -38,22 +47,34 @@ OURS = "scoresde"
 METHODS: dict[str, tuple[Solver, tuple[str, ...]]] = {
     "DDIM": (DDIM(), ("k-diffusion euler", "azula Euler", "diffusers DDIM")),
     "Heun": (Heun(), ("k-diffusion heun", "azula Heun")),
+    "DPM-Solver++ 2S": (DPMSolverPPSingle(), ("k-diffusion dpmpp_2s",)),
     "DPM-Solver++ 2M": (
-        DPMSolverPP(order=2),
+        DPMSolverPP(),
         ("k-diffusion dpmpp_2m", "azula xEAB2", "diffusers DPM-Solver++ 2M"),
     ),
     "DPM-Solver++ 3M": (
         DPMSolverPP(order=3),
         ("k-diffusion dpmpp_3m", "azula xEAB3", "diffusers DPM-Solver++ 3M"),
     ),
-    "predictor-corrector": (AdamsPC(), ("diffusers UniPC 3 bh2 of x0",)),
+    "linear multistep 4": (DEIS(4, Rho()), ("k-diffusion lms",)),
+    "DEIS 3": (DEIS(), ("azula zAB3", "diffusers DEIS 3")),
+    "UniPC 3": (UniPC(), ("diffusers UniPC 3 bh2 of x0",)),
+    "Rosenbrock Adams 3": (ExponentialAdams(3, PolarFrame()), ("azula REAB3",)),
+    "default": (AdamsPC(), ("diffusers UniPC 3 bh2 of x0",)),
     "Euler-Maruyama": (EulerMaruyama(), ("azula Ito",)),
     "ancestral": (
         Ancestral(),
         ("k-diffusion euler_ancestral", "azula DDPM", "diffusers DDPM"),
     ),
+    "SDE-DPM-Solver++ 2M": (
+        SDEDPMSolverPP(),
+        ("k-diffusion dpmpp_2m_sde", "diffusers SDE-DPM-Solver++ 2M midpoint"),
+    ),
+    "SDE-DPM-Solver++ 3M": (SDEDPMSolverPP(nodes=3), ("k-diffusion dpmpp_3m_sde",)),
+    "SA-Solver 3": (SASolver(), ("diffusers SA-Solver 3 tau=1",)),
+    "default, noise": (StochasticAdamsPC(), ("diffusers SA-Solver 3 tau=1",)),
 }
-"""Methods by name, as ours and as others have them; each draws noise in its library's own way."""
+"""Methods by name, as ours and as others have them; the defaults beside what is nearest to them."""
 
 
 class Cost(NamedTuple):
@@ -87,6 +108,19 @@ class _Constant(nn.Module):
         return self.out
 
 
+class _Unkeyed(Noise):
+    """Noise from torch's global generator, as the other libraries draw theirs."""
+
+    def normal(self, like: Tensor, *address: Scalar) -> Tensor:
+        return torch.randn_like(like)
+
+    def fold(self, key: int) -> Noise:
+        return self
+
+    def rows(self, index: Tensor) -> Noise:
+        return self
+
+
 def costs(method: str, peers: bool) -> Iterator[Cost]:
     """Measure ours and, if wanted, the peers' implementations of one of `METHODS`."""
     solver, names = METHODS[method]
@@ -95,8 +129,8 @@ def costs(method: str, peers: bool) -> Iterator[Cost]:
         unit = floor(x)
         calls = STEPS * solver.evals
         if solver.stochastic:
-            draws = walk(solver, x, noise=InjectedNoise(repeat(out)))
-            yield _cost(method, f"{OURS}, draws given", draws, calls, unit)
+            unkeyed = walk(solver, x, noise=_Unkeyed())
+            yield _cost(method, f"{OURS}, torch.randn", unkeyed, calls, unit)
         yield _cost(method, OURS, walk(solver, x), calls, unit)
         theirs = {str(m): m for m in (*flow_methods(), *reverse_methods())} if peers else {}
         levels = DensityGrid().levels(VPSDE(), STEPS)

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 from matplotlib.figure import Figure
 
-from benchmarks.flow import OURS, OWN_GRIDS, Flow, default_on
+from benchmarks.flow import OURS, OWN_GRIDS, Flow, default_on, of
+from benchmarks.flow import Row as Solve
 from benchmarks.scale import Scale
+from benchmarks.titles import title
+from benchmarks.weak import SOLVERS
 from benchmarks.weak import Row as Weak
 
 COLOURS = {"k-diffusion": "#7f7f7f", "azula": "#e08214", "diffusers": "#8073ac"}
@@ -21,48 +24,59 @@ def flow(found: Flow, path: Path) -> None:
     figure = Figure((9.6, 5.4), layout="constrained")
     panels = figure.subplots(2, 3, sharex=True).flat
     for axes, problem in zip(panels, found.problems, strict=True):
-        for peer in found.peers:
-            best = [
-                found.best(problem, n, lambda r, peer=peer: r.library == peer)[0]
-                for n in found.calls
-            ]
-            axes.plot(
-                found.calls, best, "o-", color=COLOURS[peer], label=f"best of {peer}", ms=3, lw=1.2
-            )
-        for grid, style in zip(OWN_GRIDS, ("s-", "D--"), strict=False):
-            own = [found.best(problem, n, default_on(grid))[0] for n in found.calls]
-            axes.plot(found.calls, own, style, color=INK, label=f"{OURS}, {grid}", ms=4, lw=2.0)
-        _logarithmic(axes, found.calls)
+        _errors(axes, found, lambda n, keep, name=problem: found.best(name, n, keep)[0])
         axes.set_title(problem, fontsize=10)
     figure.supxlabel("network calls", fontsize=10)
     figure.supylabel("relative error of the flow's end point", fontsize=10)
     handles, labels = figure.axes[0].get_legend_handles_labels()
     figure.legend(handles, labels, loc="outside upper center", ncols=len(labels), frameon=False)
-    figure.savefig(path, dpi=150)
+    figure.savefig(path, dpi=110)
+
+
+def mean(found: Flow, path: Path) -> None:
+    """Draw error against network calls, averaged over the families."""
+    figure = Figure((6.4, 3.2), layout="constrained")
+    axes = figure.subplots()
+    _errors(axes, found, found.mean)
+    axes.set_xlabel("network calls")
+    axes.set_ylabel("relative error of the end point")
+    axes.legend(frameon=False, fontsize=8)
+    figure.savefig(path, dpi=110)
+
+
+def _errors(axes: Any, found: Flow, error: Callable[[int, Callable[[Solve], bool]], float]) -> None:
+    for peer in found.peers:
+        theirs = [error(n, of(peer)) for n in found.calls]
+        label = f"best of {peer}"
+        axes.plot(found.calls, theirs, "o-", color=COLOURS[peer], label=label, ms=3, lw=1.2)
+    for grid, style in zip(OWN_GRIDS, ("s-", "D--"), strict=True):
+        own = [error(n, default_on(grid)) for n in found.calls]
+        axes.plot(found.calls, own, style, color=INK, label=f"{OURS}, {grid}", ms=4, lw=2.0)
+    _logarithmic(axes, found.calls)
 
 
 def weak(rows: Sequence[Weak], path: Path) -> None:
-    """Draw the exact weak error against network calls: the best of each library."""
-    figure = Figure((5.4, 3.8), layout="constrained")
+    """Draw the exact weak error against network calls: our default, and the best of each peer."""
+    figure = Figure((5.4, 3.6), layout="constrained")
     axes = figure.subplots()
     calls = list(dict.fromkeys(row.calls for row in rows))
-    for library in dict.fromkeys(row.library for row in rows):
+    default = title(SOLVERS[0])
+    for library in dict.fromkeys(row.library for row in rows if row.library != OURS):
         best = [min(r.error for r in rows if r.library == library and r.calls == n) for n in calls]
-        own = library == OURS
-        axes.plot(
-            calls, best, "s-" if own else "o-", color=COLOURS.get(library, INK),
-            label=f"best of {library}", ms=4, lw=2.0 if own else 1.2,
-        )  # fmt: skip
+        label = f"best of {library}"
+        axes.plot(calls, best, "o-", color=COLOURS[library], label=label, ms=4, lw=1.2)
+    own = [r.error for r in rows if r.method == default]
+    axes.plot(calls, own, "s-", color=INK, label=f"{OURS}, {default}", ms=4, lw=2.0)
     _logarithmic(axes, calls)
     axes.set_xlabel("network calls")
     axes.set_ylabel("worst |log(variance / exact)|")
-    axes.legend(frameon=False)
-    figure.savefig(path, dpi=150)
+    axes.legend(frameon=False, fontsize=8)
+    figure.savefig(path, dpi=110)
 
 
 def scale(scales: Sequence[Scale], path: Path) -> None:
     """Draw the time of a step besides the network against the size of the data."""
-    figure = Figure((5.4, 3.8), layout="constrained")
+    figure = Figure((5.4, 3.6), layout="constrained")
     axes = figure.subplots()
     ordered = sorted(scales, key=lambda s: s.numbers)
     sizes = [s.numbers for s in ordered]
@@ -72,7 +86,7 @@ def scale(scales: Sequence[Scale], path: Path) -> None:
     axes.set_ylabel("microseconds besides the network")
     axes.grid(alpha=0.3)
     axes.legend(frameon=False)
-    figure.savefig(path, dpi=150)
+    figure.savefig(path, dpi=110)
 
 
 def _logarithmic(axes: Any, calls: Sequence[int]) -> None:

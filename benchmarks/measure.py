@@ -15,7 +15,7 @@ from tqdm import tqdm
 from benchmarks import cost, flow, orders, scale, weak
 from benchmarks.problems import FAMILIES, PROBLEMS
 
-BATCH = 64
+BATCH = 256
 
 T = TypeVar("T")
 

@@ -5,8 +5,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import NamedTuple
 
+from benchmarks.cost import METHODS
 from benchmarks.flow import SOLVERS as FLOW
 from benchmarks.peers import Method, flow_methods, reverse_methods
+from benchmarks.titles import title
 from benchmarks.weak import SOLVERS as REVERSE
 from scoresde import AdamsPC, Solver
 from scoresde.testing import PANEL, convergence
@@ -43,7 +45,7 @@ def order(sampler: Solver | Method, steps: Sequence[int] = STEPS) -> Order:
     curves = [convergence(subject, problem, steps) for problem in PROBLEMS]
     return Order(
         OURS if own else sampler.library,
-        str(sampler) if own else sampler.name,
+        title(sampler) if own else sampler.name,
         sampler.order,
         min(curve.order for curve in curves),
         max(curve.errors[-1] for curve in curves),
@@ -51,6 +53,7 @@ def order(sampler: Solver | Method, steps: Sequence[int] = STEPS) -> Order:
 
 
 def samplers(peers: bool) -> tuple[Solver | Method, ...]:
-    """Return what is measured: ours and, if wanted, the peers'."""
+    """Return what is measured: ours, counterparts of theirs included, and if wanted the peers'."""
+    own = (AdamsPC(), *FLOW, *REVERSE, *(solver for solver, _ in METHODS.values()))
     theirs = (*flow_methods(), *reverse_methods()) if peers else ()
-    return (*FLOW, AdamsPC(), *REVERSE, *theirs)
+    return (*dict.fromkeys(own), *theirs)

@@ -16,6 +16,10 @@ SHAPES = (
 )
 
 
+# numbers in the largest tensor, of 28 MiB, whose memory glibc may keep
+_KEPT = 7 * 2**20
+
+
 class Scale(NamedTuple):
     """Of the default solver, for one network call.
 
@@ -35,7 +39,8 @@ class Scale(NamedTuple):
 def scale(shape: tuple[int, ...]) -> Scale:
     """Measure one shape."""
     with one_thread():
+        torch.empty(_KEPT)  # once freed, smaller ones are kept for reuse, not handed back
         x = torch.randn(shape)
-        repeats, steps = (5, STEPS) if x.numel() < 10**6 else (2, 5)
-        spent = seconds(walk(AdamsPC(), x, steps), repeats) / steps
+        steps = STEPS if x.numel() < 10**6 else 5
+        spent = seconds(walk(AdamsPC(), x, steps), 5) / steps
         return Scale(shape, math.prod(shape), 1e6 * spent, 1e6 * floor(x))

@@ -5,10 +5,12 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Sequence
 
 from benchmarks.cost import Cost
-from benchmarks.flow import OURS, OWN_GRIDS, SOLVERS, Flow, default_on
+from benchmarks.flow import OURS, OWN_GRIDS, SOLVERS, Flow, default_on, of, of_peers
 from benchmarks.flow import Row as Solve
 from benchmarks.orders import Order
 from benchmarks.scale import Scale
+from benchmarks.titles import title
+from benchmarks.weak import SOLVERS as REVERSE
 from benchmarks.weak import Row as Weak
 
 
@@ -30,6 +32,20 @@ def shares(flow: Flow) -> str:
     return table(["network calls", *map(str, flow.calls)], rows)
 
 
+def means(flow: Flow) -> str:
+    """Return the errors of the default solver and of the best peers, averaged over the families."""
+
+    def cells(name: str, keep: Callable[[Solve], bool]) -> list[str]:
+        return [name, *(f"{flow.mean(n, keep):.1e}" for n in flow.calls)]
+
+    rows = [cells(f"best of {peer}", of(peer)) for peer in flow.peers]
+    if flow.peers:
+        one = (f"{flow.single(n):.1e}" for n in flow.calls)
+        rows += [["best one method on one grid", *one], cells("best of all", of_peers)]
+    rows += [cells(f"**{OURS}, {grid}**", default_on(grid)) for grid in OWN_GRIDS]
+    return table(["network calls", *map(str, flow.calls)], rows)
+
+
 def errors(flow: Flow, problem: str) -> str:
     """Return the errors on one problem: of ours, and of the best that each peer has."""
 
@@ -37,15 +53,12 @@ def errors(flow: Flow, problem: str) -> str:
         found = [flow.best(problem, n, keep) for n in flow.calls]
         return [name, *(f"{e:.1e} ({who})" if named else f"{e:.1e}" for e, who in found)]
 
-    def of(method: str) -> Callable[[Solve], bool]:
+    def own(method: str) -> Callable[[Solve], bool]:
         return lambda row: row.library == OURS and row.method == method
 
-    def at(library: str) -> Callable[[Solve], bool]:
-        return lambda row: row.library == library
-
     rows = [cells(f"**default, {grid}**", default_on(grid)) for grid in OWN_GRIDS]
-    rows += [cells(f"`{solver}`", of(str(solver))) for solver in SOLVERS]
-    rows += [cells(f"best of {peer}", at(peer), named=True) for peer in flow.peers]
+    rows += [cells(f"`{title(solver)}`", own(title(solver))) for solver in SOLVERS]
+    rows += [cells(f"best of {peer}", of(peer), named=True) for peer in flow.peers]
     return table([problem, *map(str, flow.calls)], rows)
 
 
@@ -66,7 +79,16 @@ def weak(rows: Sequence[Weak]) -> str:
         line(f"best of {peer}", [r for r in rows if r.library == peer], named=True)
         for peer in dict.fromkeys(row.library for row in rows if row.library != OURS)
     ]
+    ratios = [weak_share(rows, n) for n in calls] if any(r.library != OURS for r in rows) else []
+    if ratios:
+        lines.append(["**default, as a share of the best peer**", *(f"{r:.2f}" for r in ratios)])
     return table(["network calls", *map(str, calls)], lines)
+
+
+def weak_share(rows: Sequence[Weak], calls: int) -> float:
+    """Return the weak error of our default as a share of the best peer's."""
+    (ours,) = (r.error for r in rows if r.method == title(REVERSE[0]) and r.calls == calls)
+    return ours / min(r.error for r in rows if r.library != OURS and r.calls == calls)
 
 
 def cost(costs: Iterable[Cost]) -> str:

@@ -10,15 +10,44 @@ import torch
 
 from benchmarks.peers import Method, reverse_methods
 from benchmarks.peers.grids import GRIDS
-from scoresde import DDIM, VPSDE, Ancestral, EulerMaruyama, Gaussian, Grid, Solver
+from benchmarks.titles import title
+from scoresde import (
+    DDIM,
+    ERSDE,
+    SEEDS,
+    VPSDE,
+    EulerMaruyama,
+    Gaussian,
+    Grid,
+    SASolver,
+    SDEDPMSolverPP,
+    Solver,
+    StochasticAdamsPC,
+)
+from scoresde.tensors import Scalar
 from scoresde.testing import Sampler, law, marginal
 
 CALLS = (10, 20, 50, 100)
 SCALES = (0.1, 0.25, 0.5, 1.0, 2.0)
 OURS = "scoresde"
 
-SOLVERS: tuple[Solver, ...] = (EulerMaruyama(), Ancestral(), DDIM(eta=1.0))
-"""Ours at full noise, on the default grid."""
+
+def full_noise(rho: Scalar) -> Scalar:
+    """Return the noise scale of ER-SDE, a function of sigma / alpha, of the reverse SDE."""
+    return rho * rho
+
+
+SOLVERS: tuple[Solver, ...] = (
+    StochasticAdamsPC(),
+    SASolver(),
+    SDEDPMSolverPP(),
+    SDEDPMSolverPP(nodes=3),
+    SEEDS(),
+    ERSDE(phi=full_noise),
+    DDIM(eta=1.0),
+    EulerMaruyama(),
+)
+"""Ours at full noise, on the default grid, the default first."""
 
 
 class Row(NamedTuple):
@@ -44,7 +73,7 @@ def rows(sampler: Solver | Method, calls: Sequence[int] = CALLS) -> Iterator[Row
     if isinstance(sampler, Solver):
         for n in calls:
             steps = n // sampler.evals
-            yield Row(OURS, str(sampler), "default grid", n, weak_error(sampler, steps))
+            yield Row(OURS, title(sampler), "default grid", n, weak_error(sampler, steps))
     else:
         for n in calls:
             for name, grid in GRIDS.items():

@@ -4,26 +4,30 @@ from __future__ import annotations
 
 import json
 import math
+import re
 import sys
+from pathlib import Path
 
 import pytest
 import torch
 
-from benchmarks import cost, flow, orders, scale, tables, weak
+from benchmarks import cost, flow, orders, scale, tables, wanted, weak
 from benchmarks.measure import Results
 from benchmarks.page import as_json, page
 from benchmarks.peers import LIBRARIES, MissingPeer, flow_methods
 from benchmarks.peers.grids import GRIDS
 from benchmarks.problems import FAMILIES, PROBLEMS, flow_problem
-from scoresde import DDIM, VPSDE, DPMSolverPP, EulerMaruyama, sample
+from benchmarks.titles import title
+from scoresde import DDIM, DEIS, ERSDE, VPSDE, AdamsPC, DPMSolverPP, EulerMaruyama, Rho, sample
 
 FAMILY = FAMILIES[1].name
+ROOT = Path(__file__).parents[1]
 
 
 @pytest.fixture(scope="module")
 def solved():
     rows = [row for seed in (1, 2) for row in flow.solve(FAMILY, seed, (5, 20), 4, peers=False)]
-    peer = [r._replace(library="peer", method="theirs", error=2.0 * r.error) for r in rows]
+    peer = [r._replace(library="peer", error=2.0 * r.error) for r in rows]
     return flow.Flow((*rows, *peer))
 
 
@@ -49,13 +53,61 @@ def test_best_is_chosen_for_each_problem_and_averaged_geometrically(solved):
     assert found == pytest.approx(math.sqrt(least[0] * least[1]))
     theirs, name = solved.best(FAMILY, 20, lambda row: row.library == "peer")
     assert theirs == pytest.approx(2.0 * found)
-    assert name == "theirs, default grid"
+    assert name in {f"{r.method}, {r.grid}" for r in kept}
 
 
 def test_share_is_of_the_best_peer(solved):
     default, _ = solved.best(FAMILY, 20, flow.default_on("default grid"))
     best, _ = solved.best(FAMILY, 20, lambda row: row.library == "peer")
     assert solved.share("default grid", FAMILY, 20) == pytest.approx(default / best)
+
+
+def test_default_is_solved_on_its_own_grid_and_on_a_fitted_one(solved):
+    default, fitted = (solved.best(FAMILY, 20, flow.default_on(g))[0] for g in flow.OWN_GRIDS)
+    assert default != fitted
+    assert solved.mean(20, flow.default_on("fitted grid")) == pytest.approx(fitted)
+
+
+def test_one_method_on_one_grid_is_no_better_than_the_best_of_each_problem(solved):
+    theirs = [r for r in solved.rows if r.library == "peer" and r.calls == 20]
+    ways = {(r.method, r.grid) for r in theirs}
+    alone = [math.prod(r.error for r in theirs if (r.method, r.grid) == w) ** 0.5 for w in ways]
+    assert solved.single(20) == pytest.approx(min(alone))
+    assert solved.single(20) >= solved.mean(20, flow.of_peers) * (1.0 - 1e-12)
+
+
+@pytest.mark.parametrize(
+    ("solver", "name"),
+    [
+        (AdamsPC(), "AdamsPC()"),
+        (DEIS(4, Rho()), "DEIS(order=4, coordinate=Rho())"),
+        (ERSDE(phi=weak.full_noise), "ERSDE(phi=full_noise)"),
+    ],
+)
+def test_titles_are_short(solver, name):
+    assert title(solver) == name
+
+
+def test_what_is_met_is_bold(solved):
+    laws = [
+        weak.Row(weak.OURS, title(weak.SOLVERS[0]), "default grid", 20, 0.25),
+        weak.Row("peer", "b", "c", 20, 1.0),
+    ]
+    rows = wanted.errors(solved, laws).splitlines()
+    assert rows[-1].endswith("|  | 0.25 |")
+    share = solved.share("default grid", FAMILY, 5)
+    assert f"| **{share:.2f}** |" in rows[2]
+    spent = [
+        cost.Cost("DDIM", name, 6.0, 0.0, t, 4.5) for name, t in ((cost.OURS, 1.0), ("b", 2.0))
+    ]
+    assert wanted.costs(spent).endswith("| DDIM | **6.0** | **0** | 4.5 | **0.50** |")
+
+
+def test_readme_has_the_measured_table():
+    lines = (ROOT / "README.md").read_text().splitlines()
+    table = [line for line in lines if line.startswith("| ") and re.search(r"\de-\d\d", line)]
+    assert len(table) > 2
+    assert set(table) <= set((ROOT / "benchmarks" / "results.md").read_text().splitlines())
 
 
 @pytest.mark.parametrize("grid", GRIDS.values(), ids=list(GRIDS))
@@ -85,9 +137,12 @@ def test_pages_and_json_hold_every_number(solved):
     measured = scale.scale((1, 3, 4, 4))
     results = Results(
         solved,
-        [weak.Row(weak.OURS, "A()", "default grid", 10, 0.25), weak.Row("peer", "b", "c", 10, 0.5)],
+        [
+            weak.Row(weak.OURS, title(weak.SOLVERS[0]), "default grid", 10, 0.25),
+            weak.Row("peer", "b", "c", 10, 0.5),
+        ],
         [orders.Order("peer", "b", 2, 1.0, 1e-3)],
-        [cost.Cost("DDIM", "peer", 3.0, 0.0, 40.0, 2.5)],
+        [cost.Cost("DDIM", name, 3.0, 0.0, 40.0, 2.5) for name in (cost.OURS, "peer")],
         [measured],
     )
     text = page(results)
