@@ -217,7 +217,7 @@ def _check_finite(x: Tensor, sums: list[Tensor], levels: Sequence[Level], calls:
     rows = tuple((~finite).any(0).nonzero().flatten().tolist())
     raise NonFiniteState(
         "the state became NaN or infinite on the way",
-        t=float(levels[first].t),
+        t=float(levels[first + 1].t),
         indices=rows,
         nfe=calls[first],
         x=x,

@@ -203,7 +203,7 @@ def mine(tmp_path, monkeypatch):
     ("words", "status", "line"),
     [
         (["scoresde:DDIM"], 0, "ok    order        declared 1"),
-        (["scoresde:AdamsPC", "--operations=12"], 0, "ok    operations   12 at most"),
+        (["scoresde:AdamsPC", "--operations=12"], 0, "ok    operations"),
         (["scoresde:AdamsPC"], 1, "FAIL  operations"),
         (["scoresde:VPSDE"], 0, "ok    coefficients"),
         (["mine_of_a_user:solver"], 0, "ok    order        declared 1"),

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
+import torch
 from torch import Tensor
 
 from scoresde.denoiser import Field
@@ -73,7 +76,8 @@ class AdamsPC(Solver):
         # v moves with y by cot(phi) at constant x0, and by -tan(phi) at constant eps
         tangent = tan(angles[0])
         swing = ((1.0 - _SHARE) / tangent - _SHARE * tangent) * gain if state else 0.0
-        weights = bashforth(there.angle(c), _within_reach(there.angle(c), angles[: self.order]))
+        end = there.angle(c)
+        weights = _of_near(lambda near: bashforth(end, near), end, angles[: self.order])
         weights += (0.0,) * (len(terms) - len(weights))
         shift = gain + weights[0] * swing
         r = there.radius(c)
@@ -110,9 +114,14 @@ class AdamsPC(Solver):
         angles = (here.angle(field.data_std), *(angle for angle, _ in state))
         if not state:
             return terms, (1.0,), 0.0, angles
-        near = _within_reach(angles[0], angles[1:])
-        surprise, gain = moulton((angles[0], *near))
-        return terms, surprise + (0.0,) * (len(terms) - len(surprise)), gain, angles
+        new, *old = angles
+
+        def correction(near: tuple[Scalar, ...]) -> tuple[Scalar, ...]:
+            surprise, gain = moulton((new, *near))
+            return gain, *surprise
+
+        gain, *surprise = _of_near(correction, new, tuple(old))
+        return terms, tuple(surprise), gain, angles
 
 
 def bashforth(there: Scalar, angles: tuple[Scalar, ...]) -> tuple[Scalar, ...]:
@@ -138,12 +147,23 @@ def moulton(angles: tuple[Scalar, ...]) -> tuple[tuple[Scalar, ...], Scalar]:
     return (1.0, *extrapolation), gain
 
 
-def _within_reach(end: Scalar, angles: tuple[Scalar, ...]) -> tuple[Scalar, ...]:
-    """Return the angles that tell of a step's end, newest first: the newest, and those near it."""
-    if isinstance(end, Tensor):
-        return angles  # the steps of samples of their own are not read
+def _of_near(
+    weigh: Callable[[tuple[Scalar, ...]], tuple[Scalar, ...]],
+    end: Scalar,
+    angles: tuple[Scalar, ...],
+) -> tuple[Scalar, ...]:
+    """Return the weights of the newest angle and of those within reach of `end`; 0 for others."""
     at = _coordinate(end)
-    return tuple(a for i, a in enumerate(angles) if i == 0 or abs(_coordinate(a) - at) <= _REACH)
+    near: list[Any] = [abs(_coordinate(angle) - at) <= _REACH for angle in angles[1:]]
+    if not isinstance(end, Tensor):
+        count = 1 + sum(near)
+        return weigh(angles[:count]) + (0.0,) * (len(angles) - count)
+    weights = weigh(angles[:1]) + (0.0,) * (len(angles) - 1)
+    for count, reached in enumerate(near, 2):
+        more = weigh(angles[:count]) + (0.0,) * (len(angles) - count)
+        pairs = zip(more, weights, strict=True)
+        weights = tuple(torch.where(reached, *map(torch.as_tensor, pair)) for pair in pairs)
+    return weights
 
 
 def _quadrature(start: Scalar, stop: Scalar) -> list[tuple[Scalar, Scalar]]:

@@ -18,7 +18,7 @@ from torch import Tensor
 
 from scoresde.analytic import Gaussian, GaussianMixture
 from scoresde.denoiser import Field
-from scoresde.grids import Grid
+from scoresde.grids import DensityGrid, Grid
 from scoresde.noise import Noise
 from scoresde.sampling import sample
 from scoresde.sde import SDE, VESDE, VPSDE, Level, SubVPSDE
@@ -98,7 +98,7 @@ def _gaussian(first: float, second: float) -> Gaussian:
 
 
 PANEL = tuple(
-    Problem(_gaussian(*variances), sde)
+    Problem(_gaussian(*variances), sde, grid=DensityGrid(mean=-1.0))
     for sde in (VPSDE(t_min=0.05), SubVPSDE(t_min=0.05), VESDE(0.05, 20.0))
     for variances in ((0.25, 0.25), (1.5, 0.1), (2.0, 0.5))
 )
