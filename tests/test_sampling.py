@@ -26,6 +26,7 @@ from scoresde import (
     VPSDE,
     AdamsPC,
     AdaptiveSDE,
+    AdaptiveSolver,
     BrownianNoise,
     Churned,
     DormandPrince,
@@ -69,7 +70,9 @@ def test_a_network_that_mixes_dimensions_gives_each_sample_in_every_batch(solver
     model = sd.Denoiser(mlp, VPSDE(), "v")
     how = {"solver": solver, **steps_of(solver, 5)}
     whole = sd.sample(model, (16, 3), seed=7, **how)
-    close = {"rtol": 0.0, "atol": 1e-5 * max(1.0, float(whole.abs().max()))}
+    # the steps of an adaptive one move by rounding, and what is left of their error with them
+    share = 1e-4 if isinstance(solver, AdaptiveSolver) else 1e-5
+    close = {"rtol": 0.0, "atol": share * max(1.0, float(whole.abs().max()))}
     for size in (1, 3, 7):
         assert torch.allclose(sd.sample(model, (size, 3), seed=7, **how), whole[:size], **close)
     order = torch.randperm(16, generator=generator(0))

@@ -60,7 +60,8 @@ class Problem:
         """
         top, bottom = self.sde.level(self.sde.T), self.sde.level(self.sde.t_min)
         model = self.data.denoiser(self.sde, self.data_std)
-        how = {"grid": self.grid, "steps": steps, "denoise": False}
+        grid = None if isinstance(sampler, AdaptiveSolver) else self.grid
+        how = {"grid": grid, "steps": steps, "denoise": False}
         if not sampler.stochastic:
             x = self._panel(top)
             exact = self.flow(x, top, bottom)

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from torch.utils._pytree import tree_leaves
 
 from scoresde.denoiser import Denoiser, Field
-from scoresde.grids import DensityGrid
+from scoresde.grids import DensityGrid, LogSNRGrid
 from scoresde.noise import InjectedNoise, Noise, RecordedNoise, SeededNoise
 from scoresde.sde import VPSDE, Level
 from scoresde.solvers import AdaptiveSolver, Solver
@@ -227,6 +227,6 @@ def _walk(
 
 def _full(solver: Solver, field: Field, noise: Noise) -> tuple[Any, ...]:
     """Return the arguments of a step with its history full."""
-    levels = DensityGrid().levels(VPSDE(), 10)
+    levels = LogSNRGrid().levels(VPSDE(), 40)
     *_, (x, state) = _walk(solver, field, start(), noise, levels[:-1])
     return field, x, *levels[-2:], state, noise
