@@ -95,3 +95,8 @@ class Corrector(Solver):
 
     order = 0
     stochastic = True
+
+
+def lacks_data(level: Level) -> bool:
+    """Say whether a level is all noise, known without a read: alpha = 0, lam = -inf."""
+    return isinstance(level.alpha, float) and level.alpha == 0.0

@@ -10,7 +10,7 @@ from torch import Tensor
 from scoresde.denoiser import Field
 from scoresde.noise import Noise
 from scoresde.sde import Level, forward_kernel
-from scoresde.solvers.base import Solver, Step
+from scoresde.solvers.base import Solver, Step, lacks_data
 from scoresde.tensors import Scalar, expm1, lincomb, sqrt
 
 
@@ -73,7 +73,7 @@ class Ancestral(Solver):
     stochastic = True
 
     def init(self, field: Field, x: Tensor, level: Level) -> None:
-        if self.forward_variance and isinstance(level.alpha, float) and level.alpha == 0.0:
+        if self.forward_variance and lacks_data(level):
             raise ValueError(
                 f"solver={self}: the forward kernel has no inverse at t={level.t} of {field.sde}, "
                 f"where alpha is 0; choose a smaller T, or forward_variance=False"

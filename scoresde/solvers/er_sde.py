@@ -12,7 +12,7 @@ from torch import Tensor
 from scoresde.denoiser import Field
 from scoresde.noise import Noise
 from scoresde.sde import Level
-from scoresde.solvers.base import Solver, Step
+from scoresde.solvers.base import Solver, Step, lacks_data
 from scoresde.tensors import Scalar, Term, exp, lincomb, log, sqrt
 
 History = tuple[tuple[Scalar, Term], ...]
@@ -75,7 +75,7 @@ class ERSDE(Solver):
     ) -> Step:
         z = noise.increment(x, self.clock(there), self.clock(here))
         prediction = field(x, here)
-        if isinstance(here.alpha, float) and here.alpha == 0.0:
+        if lacks_data(here):
             # all noise: nothing of x is kept, and no polynomial goes through rho = inf
             return Step(lincomb((there.alpha, prediction.x0), (there.sigma, z)))
         start, stop = here.sigma / here.alpha, there.sigma / there.alpha
@@ -91,7 +91,7 @@ class ERSDE(Solver):
 
     def clock(self, level: Level) -> Scalar:
         """Return -(rho / phi)^2: the noise of a step is an increment in this clock."""
-        if isinstance(level.alpha, float) and level.alpha == 0.0:
+        if lacks_data(level):
             return 0.0
         rho = level.sigma / level.alpha
         return -((rho / self.phi(rho)) ** 2)

@@ -19,6 +19,7 @@ from torch import Tensor
 
 from scoresde.denoiser import Field
 from scoresde.sde import SDE, Level
+from scoresde.solvers.base import lacks_data
 from scoresde.tensors import Scalar, Term, cos, exp, log, sin, tan
 
 
@@ -57,7 +58,7 @@ class Frame(ABC):
         Raises:
             ValueError: alpha = 0 (checked for floats) in a frame that is for alpha > 0.
         """
-        if self.needs_alpha and isinstance(level.alpha, float) and level.alpha == 0.0:
+        if self.needs_alpha and lacks_data(level):
             raise ValueError(
                 f"solver={solver}: lam is infinite at t={level.t} of {sde}, where alpha is 0; "
                 f"choose a smaller T"

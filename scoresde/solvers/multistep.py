@@ -11,7 +11,7 @@ from torch import Tensor
 from scoresde.denoiser import Field
 from scoresde.noise import Noise
 from scoresde.sde import Level
-from scoresde.solvers.base import Solver, Step
+from scoresde.solvers.base import Solver, Step, lacks_data
 from scoresde.solvers.frames import EpsFrame, Frame, X0Frame
 from scoresde.solvers.interpolation import Coordinate, Lam, Time, Vary, adams_weights
 from scoresde.tensors import Scalar, Term, lincomb
@@ -120,8 +120,3 @@ class DEIS(ExponentialAdams):
 def weighted(scale: Scalar, weights: Sequence[Scalar], history: History) -> list[Term]:
     """Return the terms of a weighted sum of slopes, times a scale."""
     return [(scale * w * c, y) for w, (_, (c, y)) in zip(weights, history, strict=True)]
-
-
-def lacks_data(level: Level) -> bool:
-    """Say whether a level is all noise, known without a read: alpha = 0, lam = -inf."""
-    return isinstance(level.alpha, float) and level.alpha == 0.0

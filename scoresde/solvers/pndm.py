@@ -10,9 +10,9 @@ from torch import Tensor
 from scoresde.denoiser import Field
 from scoresde.noise import Noise
 from scoresde.sde import Level
-from scoresde.solvers.base import Step
+from scoresde.solvers.base import Step, lacks_data
 from scoresde.solvers.frames import EpsFrame, TimeFrame
-from scoresde.solvers.multistep import History, Multistep, lacks_data
+from scoresde.solvers.multistep import History, Multistep
 from scoresde.tensors import Scalar, exp, expm1, lincomb
 
 

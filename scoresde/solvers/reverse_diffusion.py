@@ -10,7 +10,7 @@ from torch import Tensor
 from scoresde.denoiser import Field
 from scoresde.noise import Noise
 from scoresde.sde import Level, forward_kernel
-from scoresde.solvers.base import Solver, Step
+from scoresde.solvers.base import Solver, Step, lacks_data
 from scoresde.tensors import lincomb
 
 
@@ -30,7 +30,7 @@ class ReverseDiffusion(Solver):
     stochastic = True
 
     def init(self, field: Field, x: Tensor, level: Level) -> None:
-        if isinstance(level.alpha, float) and level.alpha == 0.0:
+        if lacks_data(level):
             raise ValueError(
                 f"solver={self}: alpha is 0 at t={level.t} of {field.sde}, so the forward kernel "
                 f"forgets the state; choose a smaller T, or DDIM(eta=1)"

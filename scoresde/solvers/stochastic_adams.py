@@ -13,8 +13,7 @@ from torch import Tensor
 from scoresde.denoiser import Field
 from scoresde.noise import Noise
 from scoresde.sde import Level
-from scoresde.solvers.base import Step
-from scoresde.solvers.multistep import lacks_data
+from scoresde.solvers.base import Step, lacks_data
 from scoresde.solvers.reverse import ReverseSolver, Tau, reverse_kernel
 from scoresde.tensors import Scalar, Term, exp, expm1, lincomb
 

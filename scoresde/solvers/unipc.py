@@ -12,11 +12,11 @@ from scoresde.denoiser import Field, Prediction
 from scoresde.noise import Noise
 from scoresde.sde import Level
 from scoresde.solvers.adams import AdamsPC
-from scoresde.solvers.base import Corrector, Solver, Step
+from scoresde.solvers.base import Corrector, Solver, Step, lacks_data
 from scoresde.solvers.dpm_solver_pp import DPMSolverPP
 from scoresde.solvers.frames import EpsFrame, Frame, X0Frame
 from scoresde.solvers.interpolation import BH2, Blend, Coordinate, Lam, adams_weights
-from scoresde.solvers.multistep import ExponentialAdams, History, lacks_data, weighted
+from scoresde.solvers.multistep import ExponentialAdams, History, weighted
 from scoresde.solvers.runge_kutta import AdaptiveSolver
 from scoresde.tensors import Scalar, Term, lincomb
 
