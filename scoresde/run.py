@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -178,24 +178,17 @@ def measure(run: Run, x: Tensor, seed: int = 0) -> list[LogLikelihood]:
     chosen, prior = run.config.likelihood, run.prior()
     size, trace = chosen.batch_size, configs.build_at(run.config, "likelihood.trace", Trace)
     return [
-        _to_host(
-            log_likelihood(
-                run.model,
-                x[start : start + size].to(_device(run)),
-                trace=trace,
-                transform=run.transform,
-                prior=prior,
-                noise=SeededNoise(seed, start=start),
-                **run.settings("likelihood"),
-            )
-        )
+        log_likelihood(
+            run.model,
+            x[start : start + size].to(_device(run)),
+            trace=trace,
+            transform=run.transform,
+            prior=prior,
+            noise=SeededNoise(seed, start=start),
+            **run.settings("likelihood"),
+        ).to("cpu")
         for start in tqdm(range(0, len(x), size), desc="likelihood", leave=False)
     ]
-
-
-def _to_host(result: LogLikelihood) -> LogLikelihood:
-    values = {field.name: getattr(result, field.name) for field in fields(result)}
-    return replace(result, **{k: v.cpu() for k, v in values.items() if isinstance(v, Tensor)})
 
 
 def _schedule(config: Config) -> Warmup | CosineDecay:

@@ -82,7 +82,7 @@ def test_density_of_a_mixture_is_exact_up_to_the_tolerance(make, tol, bound, sde
         data.denoiser(sde), x, solver=DormandPrince(tol, tol), prior=TrueMarginal(data, sde)
     )
     assert float((found.nats - exact(data, sde, x)).abs().max()) < bound
-    assert torch.equal(found.nats, found.prior + found.log_det)
+    assert torch.equal(found.nats, sum(found.parts.values()))
     assert not found.stderr.any()
 
 
@@ -115,7 +115,7 @@ def test_the_standard_prior_leaves_a_mismatch_that_no_tolerance_mends():
     error = plain.nats - true
     assert 1e-4 < float(error.abs().max()) < 2e-2
     latent = TrueMarginal(data, sde).log_prob(plain.latent)
-    assert torch.allclose(error, plain.prior - latent, atol=1e-6)
+    assert torch.allclose(error, plain.parts["prior"] - latent, atol=1e-6)
     matched = sde.prior(float(data.mean), float(data.covariance))
     better = sd.log_likelihood(model, x, solver=solver, prior=matched)
     assert float((better.nats - true).abs().max()) < 0.05 * float(error.abs().max())
@@ -218,10 +218,10 @@ def test_one_network_call_gives_the_drift_and_the_divergence(solver, trace):
     model = model_on()
     steps = {} if isinstance(solver, DormandPrince) else {"nfe": 9}
     found = sd.log_likelihood(model, normal(1, 3), solver=solver, trace=trace, **steps)
-    idle = 3 * 6 if isinstance(solver, DormandPrince) else 0
+    idle = 1 + (3 * 6 if isinstance(solver, DormandPrince) else 0)  # one to find out the mode
     assert found.nfe.item() <= model.net.calls <= found.nfe.item() + idle
     if steps:
-        assert 9 - solver.evals < model.net.calls <= 9
+        assert 10 - solver.evals < model.net.calls <= 10
 
 
 def test_latent_is_the_code_of_encode():
@@ -258,7 +258,7 @@ def test_a_network_may_checkpoint_its_activations_or_write_over_them(kind, grad,
     found = sd.log_likelihood(model, x, grad=grad, **how)
     if kind == "not differentiable":  # v without a slope: y moves as a whole, and its volume stays
         moved = model.sde.level(model.sde.T).radius() / model.sde.level(model.sde.t_min).radius()
-        assert torch.allclose(found.log_det, torch.tensor(2 * math.log(moved)).double())
+        assert torch.allclose(found.parts["log_det"], torch.tensor(2 * math.log(moved)).double())
         return
     plain = sd.log_likelihood(model_on(dtype=torch.float64), x, **how)
     assert torch.allclose(found.nats, plain.nats, rtol=1e-12)
@@ -346,4 +346,4 @@ def test_order_of_the_density_is_that_of_the_solver():
 def test_curve_is_called_in_its_own_dtype():
     net = Curve(torch.bfloat16)
     sd.log_likelihood(Denoiser(net, VPSDE(), "v"), normal(2, 3), steps=3)
-    assert net.calls == 3
+    assert net.calls == 4  # one to find out the mode

@@ -25,37 +25,36 @@ from scoresde import (
     SeededNoise,
     Trace,
 )
+from scoresde.likelihood import Estimate
+from scoresde.likelihood.traces import mean_of
 
 
 @dataclass(frozen=True)
 class Signs(Trace):
     """All 2^D Rademacher probes."""
 
-    def probes(self, x, noise):
+    def estimate(self, jacobian, noise):
+        x = jacobian.like
         d = math.prod(x.shape[1:])
         signs = torch.tensor(list(product((-1.0, 1.0), repeat=d)), dtype=x.dtype)
-        return signs.reshape(1, -1, *x.shape[1:]).expand(len(x), -1, *x.shape[1:])
-
-    def reduce(self, integrals):
-        return integrals.mean(1), integrals.var(1, correction=0)
+        probes = signs.reshape(1, -1, *x.shape[1:]).expand(len(x), -1, *x.shape[1:])
+        values = jacobian.quadratic(probes)
+        return Estimate(values.mean(1), values.var(1, correction=0))
 
 
 @dataclass(frozen=True)
 class Hermite(Trace):
     """Gaussian probes by three-point quadrature, exact up to the fifth power of each entry."""
 
-    def probes(self, x, noise):
+    def estimate(self, jacobian, noise):
+        x = jacobian.like
         nodes = (-math.sqrt(3.0), 0.0, math.sqrt(3.0))
         grid = torch.tensor(list(product(nodes, repeat=x.shape[1])), dtype=x.dtype)
-        return grid[None].expand(len(x), -1, -1)
-
-    def reduce(self, integrals):
-        d = round(math.log(integrals.shape[1], 3))
-        weights = torch.tensor(
-            [math.prod(w) for w in product((1 / 6, 2 / 3, 1 / 6), repeat=d)], dtype=integrals.dtype
-        )
-        mean = integrals @ weights
-        return mean, (integrals - mean[:, None]).square() @ weights
+        each = list(product((1 / 6, 2 / 3, 1 / 6), repeat=x.shape[1]))
+        weights = torch.tensor([math.prod(w) for w in each], dtype=x.dtype)
+        values = jacobian.quadratic(grid[None].expand(len(x), -1, -1))
+        mean = values @ weights
+        return Estimate(mean, (values - mean[:, None]).square() @ weights)
 
 
 @pytest.mark.parametrize("d", [1, 3, 8])
@@ -65,7 +64,7 @@ def test_all_rademacher_probes_average_to_the_exact_trace(d):
     how = {"steps": 12, "solver": AdamsPC(3)}
     found = sd.log_likelihood(model, x, trace=Signs(), **how)
     expected = sd.log_likelihood(model, x, trace=ExactTrace(), **how)
-    assert torch.allclose(found.log_det, expected.log_det, rtol=0, atol=1e-10)
+    assert torch.allclose(found.parts["log_det"], expected.parts["log_det"], rtol=0, atol=1e-10)
     assert torch.allclose(found.latent, expected.latent, rtol=0, atol=1e-12)
 
 
@@ -99,21 +98,38 @@ def test_variance_of_a_probe_is_the_formulas(trace):
 
 def test_probes_are_signs_or_unit_normals_drawn_once_and_each_samples_own():
     x, noise = torch.zeros(400, 3, 5), SeededNoise(0)
-    signs, normals = (Hutchinson(4, gaussian=g).probes(x, noise) for g in (False, True))
+
+    def drawn(n=4, rows=400, gaussian=False):
+        asked = Asked(x[:rows])
+        Hutchinson(n, gaussian=gaussian).estimate(asked, noise)
+        return asked.probes
+
+    signs, normals = drawn(), drawn(gaussian=True)
     assert signs.shape == normals.shape == (400, 4, 3, 5)
     assert signs.unique().tolist() == [-1.0, 1.0]
     assert abs(float(signs.mean())) < 5.03 / math.sqrt(signs.numel())
     assert abs(float(normals.var()) - 1.0) < 5.03 * math.sqrt(2.0 / normals.numel())
-    assert torch.equal(Hutchinson(4).probes(x[:7], noise), signs[:7])
-    assert torch.equal(Hutchinson(2).probes(x, noise), signs[:, :2])
+    assert torch.equal(drawn(rows=7), signs[:7])
+    assert torch.equal(drawn(2), signs[:, :2])
+
+
+class Asked:
+    """A Jacobian that is 0, and keeps the probes that it is asked about."""
+
+    def __init__(self, like):
+        self.like = like
+
+    def quadratic(self, probes):
+        self.probes = probes
+        return probes.new_zeros(probes.shape[:2])
 
 
 def test_standard_error_divides_by_the_root_of_the_number_of_probes():
-    integrals = torch.tensor([[1.0, 2.0, 4.0, 9.0]])
-    mean, stderr = Hutchinson(4).reduce(integrals)
+    values = torch.tensor([[1.0, 2.0, 4.0, 9.0]])
+    mean, stderr = mean_of(values)
     assert mean.tolist() == [4.0]
     assert stderr.item() == pytest.approx(math.sqrt((9 + 4 + 0 + 25) / 3 / 4))
-    assert Hutchinson(1).reduce(integrals[:, :1])[1].isnan().all()
+    assert mean_of(values[:, :1]).stderr.isnan().all()
     for n in (0, 2.5):
         with pytest.raises(ValueError, match=f"n={n}: .*integer"):
             Hutchinson(n)
@@ -128,7 +144,7 @@ def test_estimates_are_within_their_standard_errors():
         z = (found.nats - expected.nats) / found.stderr
         assert float(z.abs().max()) < 6.0  # Student's t with 15 degrees of freedom, 64 rows
         assert 0.7 < float(z.std()) < 1.5
-        assert torch.equal(found.prior, expected.prior)
+        assert torch.equal(found.parts["prior"], expected.parts["prior"])
 
 
 def test_small_data_have_an_exact_trace_and_large_an_estimate():

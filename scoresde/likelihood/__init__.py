@@ -1,0 +1,22 @@
+"""Log-likelihoods as measurements: a number, and how far it may be off.
+
+`log_likelihood` is exact, by the probability flow. What it is made of has a file each: the traces,
+the flow's Jacobian that they estimate, and the record of the result.
+"""
+
+from scoresde.likelihood.flow import log_likelihood
+from scoresde.likelihood.jacobian import FlowJacobian, Jacobian
+from scoresde.likelihood.record import LogLikelihood, Transform
+from scoresde.likelihood.traces import Estimate, ExactTrace, Hutchinson, Trace
+
+__all__ = [
+    "Estimate",
+    "ExactTrace",
+    "FlowJacobian",
+    "Hutchinson",
+    "Jacobian",
+    "LogLikelihood",
+    "Trace",
+    "Transform",
+    "log_likelihood",
+]

@@ -1,0 +1,158 @@
+"""Exact log-likelihoods, by the probability flow.
+
+log p(x_0) = log p_T(x_T) + the integral of the flow's divergence along its path (Chen et al.
+2018, arXiv:1806.07366; Song et al. 2021, arXiv:2011.13456, eq. 39). A likelihood is one solve of
+an augmented state, by any deterministic solver.
+"""
+
+from __future__ import annotations
+
+import math
+import warnings
+from collections.abc import Mapping
+from contextlib import nullcontext
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from scoresde.denoiser import BaseDenoiser, Field
+from scoresde.grids import Grid
+from scoresde.integrate import Solution, integrate
+from scoresde.likelihood.jacobian import FlowJacobian
+from scoresde.likelihood.record import LogLikelihood, Transform
+from scoresde.likelihood.traces import Estimate, ExactTrace, Hutchinson, Trace
+from scoresde.noise import Noise, SeededNoise
+from scoresde.sampling import check_data, check_model, place_cond, placement
+from scoresde.sde import Prior
+from scoresde.solvers import AdamsPC, Solver
+
+
+def log_likelihood(
+    model: BaseDenoiser,
+    x: Tensor,
+    *,
+    trace: Trace | None = None,
+    stderr: float | None = None,
+    transform: Transform | None = None,
+    prior: Prior | None = None,
+    solver: Solver | None = None,
+    grid: Grid | None = None,
+    steps: int | None = None,
+    nfe: int | None = None,
+    noise: Noise | None = None,
+    seed: int | None = None,
+    cond: Mapping[str, Any] | None = None,
+    progress: bool = False,
+    grad: bool = False,
+) -> LogLikelihood:
+    """Return the log-likelihood of x under the probability flow of a model.
+
+    The flow starts at t_min: x is taken as the state there. Discrete data are dequantised and
+    mapped to model space first; `transform` is that map.
+
+    Args:
+        model: the denoiser.
+        x: data in model space (B, *).
+        trace: `ExactTrace()` up to 128 dimensions and `Hutchinson()` above, by default.
+        stderr: standard error of the trace, in bits per dimension, that every sample shall have:
+            estimates are repeated with fresh probes and averaged until it does.
+        transform: the data transform, for bits per dimension of the data; without it they are
+            those of the density in model space.
+        prior: the density at T; `model.sde.prior()` by default.
+        solver: deterministic; `AdamsPC()` by default.
+        grid, steps, nfe, cond, progress: as in `scoresde.sample`.
+        noise: the source of the probes; or
+        seed: its seed.
+        grad: keep the graph, so that gradients flow to x, cond and the parameters.
+
+    Raises:
+        ValueError: integer or non-finite x; a stochastic solver; contradicting arguments; a
+            `stderr` that is not positive, or asked of a trace that knows none.
+        SolveError: as `scoresde.sample`.
+    """
+    check_model(model)
+    if noise is not None and seed is not None:
+        raise ValueError(f"seed={seed} and noise={noise}: give one of them")
+    if cond and "probes" in cond:
+        raise ValueError("cond: 'probes' names the probes of the trace; rename the argument")
+    if stderr is not None and not stderr > 0.0:
+        raise ValueError(f"stderr={stderr}: a standard error to reach is positive")
+    noise = noise or SeededNoise(seed)
+    x = check_data(x, "x").to(**placement(model, x))
+    trace = trace or (ExactTrace() if x[:1].numel() <= 128 else Hutchinson())
+    solver, prior = solver or AdamsPC(), prior or model.sde.prior()
+
+    def solve(field: Field, start: Tensor) -> Solution:
+        return integrate(
+            field, start, solver, noise, grid=grid, steps=steps, nfe=nfe, encode=True,
+            progress=progress,
+        )  # fmt: skip
+
+    # the divergence takes gradients, which inference mode has none of
+    with torch.inference_mode(False), nullcontext() if grad else torch.no_grad():
+        jacobian = FlowJacobian(Field(model, place_cond(cond, x.device)), x, solve)
+        found = trace.estimate(jacobian, noise)
+        if stderr is not None:
+            bound = stderr * math.prod(x.shape[1:]) * math.log(2.0)
+            found = _refine(found, bound, trace, jacobian, noise)
+        assert jacobian.latent is not None, f"{trace} asks nothing of the flow"
+        density = prior.log_prob(jacobian.latent)
+        log_det = found.trace + jacobian.volume
+        return LogLikelihood(
+            nats=density + log_det,
+            parts={"prior": density, "log_det": log_det},
+            stderr=found.stderr,
+            nfe=jacobian.nfe,
+            products=jacobian.products,
+            dim=math.prod(x.shape[1:]),
+            mismatch=_mismatch(model, prior, x),
+            latent=jacobian.latent,
+            log_det_data=0.0 if transform is None else transform.log_det,
+            method=f"{trace} in {jacobian.mode} mode, {solver}",
+        )
+
+
+def _refine(
+    found: Estimate, bound: float, trace: Trace, whole: FlowJacobian, noise: Noise
+) -> Estimate:
+    """Average independent estimates until every sample's standard error is within the bound."""
+    if found.stderr.isnan().any():
+        raise ValueError(f"stderr: {trace} knows no standard error; take two probes at least")
+    total, variance = found.trace, found.stderr.square()
+    count = torch.ones_like(total)
+    for k in range(_ROUNDS):
+        rows = (variance.sqrt() / count > bound).nonzero().flatten()
+        if not len(rows):
+            break
+        some = whole.rows(rows)
+        # negative, as traces fold by 0 and up
+        again = trace.estimate(some, noise.rows(rows).fold(-2 - k))
+        total = total.index_add(0, rows, again.trace)
+        variance = variance.index_add(0, rows, again.stderr.square())
+        count = count.index_add(0, rows, torch.ones_like(again.trace))
+        whole.count(some, rows)
+    else:
+        warnings.warn(
+            f"stderr: {_ROUNDS} rounds of {trace} did not reach it; take more probes a round",
+            stacklevel=3,
+        )
+    return Estimate(total / count, variance.sqrt() / count)
+
+
+def _mismatch(model: BaseDenoiser, prior: Prior, x: Tensor) -> float | None:
+    """Return a bound on KL(p_T || prior), for data of mean 0 and the model's deviation c.
+
+    A mixture's divergence is at most the mean of its components', which are N(alpha x0, sigma^2):
+    1/2 sum (sigma^2 + alpha^2 c^2 + mean^2) / std^2 - 1 - log(sigma^2 / std^2).
+    """
+    if type(prior) is not Prior or not len(x):
+        return None
+    level, like = model.sde.level(model.sde.T), x[:1].double()
+    mean, std = (torch.as_tensor(v).to(like).expand_as(like) for v in (prior.mean, prior.std))
+    noise = (float(level.sigma) / std).square()
+    shift = ((float(level.alpha) * model.data_std) ** 2 + mean.square()) / std.square()
+    return 0.5 * float((noise - 1.0 - noise.log() + shift).sum())
+
+
+_ROUNDS = 1000  # of estimates that a standard error is waited for
