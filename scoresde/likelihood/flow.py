@@ -76,8 +76,6 @@ def log_likelihood(
         raise ValueError(f"seed={seed} and noise={noise}: give one of them")
     if cond and "probes" in cond:
         raise ValueError("cond: 'probes' names the probes of the trace; rename the argument")
-    if stderr is not None and not stderr > 0.0:
-        raise ValueError(f"stderr={stderr}: a standard error to reach is positive")
     noise = noise or SeededNoise(seed)
     x = check_data(x, "x").to(**placement(model, x))
     trace = trace or (ExactTrace() if x[:1].numel() <= 128 else Hutchinson())
@@ -92,13 +90,8 @@ def log_likelihood(
     # the divergence takes gradients, which inference mode has none of
     with torch.inference_mode(False), nullcontext() if grad else torch.no_grad():
         jacobian = FlowJacobian(Field(model, place_cond(cond, x.device)), x, solve)
-        found = trace.estimate(jacobian, noise)
-        if stderr is not None:
-            bound = stderr * math.prod(x.shape[1:]) * math.log(2.0)
-            found = _refine(found, bound, trace, jacobian, noise)
-        assert jacobian.latent is not None, f"{trace} asks nothing of the flow"
-        density = prior.log_prob(jacobian.latent)
-        log_det = found.trace + jacobian.volume
+        found = _estimate(jacobian, trace, stderr, noise)
+        density, log_det = prior.log_prob(jacobian.latent), found.trace + jacobian.volume
         return LogLikelihood(
             nats=density + log_det,
             parts={"prior": density, "log_det": log_det},
@@ -113,25 +106,29 @@ def log_likelihood(
         )
 
 
-def _refine(
-    found: Estimate, bound: float, trace: Trace, whole: FlowJacobian, noise: Noise
-) -> Estimate:
-    """Average independent estimates until every sample's standard error is within the bound."""
+def _estimate(jacobian: FlowJacobian, trace: Trace, stderr: float | None, noise: Noise) -> Estimate:
+    """Return the trace, averaged until every sample's standard error is the one asked for."""
+    if stderr is None:
+        return trace.estimate(jacobian, noise)
+    if not stderr > 0.0:
+        raise ValueError(f"stderr={stderr}: a standard error to reach is positive")
+    bound = stderr * math.prod(jacobian.like.shape[1:]) * math.log(2.0)
+    found = trace.estimate(jacobian, noise)
     if found.stderr.isnan().any():
-        raise ValueError(f"stderr: {trace} knows no standard error; take two probes at least")
+        raise ValueError(f"stderr={stderr}: {trace} knows no standard error; take two probes")
     total, variance = found.trace, found.stderr.square()
     count = torch.ones_like(total)
     for k in range(_ROUNDS):
         rows = (variance.sqrt() / count > bound).nonzero().flatten()
         if not len(rows):
             break
-        some = whole.rows(rows)
+        some = jacobian.rows(rows)
         # negative, as traces fold by 0 and up
         again = trace.estimate(some, noise.rows(rows).fold(-2 - k))
         total = total.index_add(0, rows, again.trace)
         variance = variance.index_add(0, rows, again.stderr.square())
         count = count.index_add(0, rows, torch.ones_like(again.trace))
-        whole.count(some, rows)
+        jacobian.count(some, rows)
     else:
         warnings.warn(
             f"stderr: {_ROUNDS} rounds of {trace} did not reach it; take more probes a round",

@@ -50,7 +50,6 @@ class FlowJacobian:
         mode: of the products; found out by one call on one sample by default.
 
     Attributes:
-        latent: the code at T (B, *), once something was asked.
         nfe: network calls so far, per sample (B,).
         products: products with the network's Jacobian so far, per sample (B,).
     """
@@ -64,13 +63,19 @@ class FlowJacobian:
     ) -> None:
         self._field, self._x, self._solve = field, x, solve
         self.mode: Mode = mode or find_mode(field, x)
-        self.latent: Tensor | None = None
+        self._latent: Tensor | None = None
         self.nfe = torch.zeros(len(x), dtype=torch.long, device=x.device)
         self.products = torch.zeros_like(self.nfe)
 
     @property
     def like(self) -> Tensor:
         return self._x
+
+    @property
+    def latent(self) -> Tensor:
+        """The code at T (B, *), which the first question finds."""
+        assert self._latent is not None, "nothing was asked of the flow"
+        return self._latent
 
     @property
     def volume(self) -> float:
@@ -103,8 +108,8 @@ class FlowJacobian:
         flow = _Augmented(field.model, x.shape[1:], self.mode, whole)
         solution = self._solve(Field(flow, {"probes": probes, **field.cond}), start)
         d = math.prod(x.shape[1:])
-        if self.latent is None:
-            self.latent = solution.x[:, :d].reshape(x.shape)
+        if self._latent is None:
+            self._latent = solution.x[:, :d].reshape(x.shape)
         self.nfe = self.nfe + solution.nfe
         self.products = self.products + solution.nfe * probes.shape[1]
         return solution.x[:, d:] / float(solution.levels[-1].radius(field.data_std))
