@@ -6,7 +6,6 @@ import difflib
 import importlib
 import inspect
 import json
-import math
 import os
 import signal
 import sys
@@ -19,7 +18,8 @@ USAGE = """usage: scoresde COMMAND [--flag=value ...]
   demo         train on 8x8 digits, sample three ways, measure bits/dim, write a report
   train        train the run of a configuration, or go on where it stopped
   sample       draw from a trained run, into samples.npz and samples.png
-  likelihood   bits/dim of a trained run on its test data, into likelihood.json and .npz
+  likelihood   bits/dim of a trained run on its test data, into likelihood.json and .npz; goes on
+               where it stopped, and torchrun shares it between processes
   check        hold a solver, a process or a sampling loop to its contract: its orders, laws, ...
 
   --config=FILE         configuration of train and demo, such as configs/vp_digits.py
@@ -27,6 +27,7 @@ USAGE = """usage: scoresde COMMAND [--flag=value ...]
   --workdir=FOLDER      where the run is kept
   --n=NUMBER            how many samples to draw, or test samples to measure
   --seed=NUMBER         of sampling and of trace probes
+  --format=npz|parquet  of the likelihoods of each sample
   --order=NUMBER        what a sampling loop is held to by check, which it cannot say itself;
   --evals=NUMBER        its network calls a step;
   --stochastic          that it draws noise
@@ -119,29 +120,19 @@ def _sample(flags: Any) -> None:
 
 
 def _likelihood(flags: Any) -> None:
-    import numpy as np
-    import torch
-
-    from scoresde.run import load_run, measure
+    from scoresde.atomic import replace
+    from scoresde.likelihood import save_columns, summary
+    from scoresde.run import load_run, measure_all
 
     folder = Path(flags.workdir)
     run = load_run(folder, flags.config)
-    results = measure(run, run.held_out(flags.n), flags.seed)
-    bits = torch.cat([r.bits_per_dim for r in results]).double()
-    trace = torch.cat([r.bits_per_dim_stderr for r in results]).double()
-    nats, n = torch.cat([r.nats for r in results]), len(bits)
-    summary = {
-        "samples": n,
-        "bits_per_dim": float(bits.mean()),
-        "stderr": float(((bits - bits.mean()).square().sum() / (n * (n - 1))).sqrt()),
-        "trace_stderr": float(trace.square().sum().sqrt() / n),
-        "nfe": float(torch.cat([r.nfe for r in results]).double().mean()),
-    }
-    # one sample, or one probe, has no standard error, and JSON no NaN
-    summary = {name: x if math.isfinite(x) else None for name, x in summary.items()}
-    np.savez(folder / "likelihood.npz", bits_per_dim=bits, trace_stderr=trace, nats=nats)
-    text = json.dumps(summary, indent=2)
-    (folder / "likelihood.json").write_text(text + os.linesep)
+    columns = measure_all(run, run.held_out(flags.n), folder / "likelihood", flags.seed)
+    if columns is None:
+        print("done with this process's share; the last one to finish writes the results")
+        return
+    save_columns(folder / f"likelihood.{flags.format}", columns)
+    text = json.dumps(summary(columns), indent=2)
+    replace(folder / "likelihood.json", text + os.linesep)
     print(text)
 
 

@@ -28,11 +28,11 @@ from ml_collections.config_dict import placeholder
 from torch import nn
 
 import scoresde
-from scoresde import data, nets
+from scoresde import atomic, data, nets
 from scoresde.data import Affine, Dataset
 from scoresde.denoiser import Denoiser
 from scoresde.sde import SDE
-from scoresde.training import atomic, losses
+from scoresde.training import losses
 
 T = TypeVar("T")
 

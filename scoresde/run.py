@@ -16,7 +16,15 @@ from scoresde.config import Config
 from scoresde.data import Affine, Dataset, batches, random_flip
 from scoresde.denoiser import BaseDenoiser
 from scoresde.grids import Grid
-from scoresde.likelihood import LogLikelihood, Trace, log_likelihood
+from scoresde.likelihood import (
+    Columns,
+    Evaluate,
+    LogLikelihood,
+    Trace,
+    fingerprint,
+    log_likelihood,
+    survey,
+)
 from scoresde.noise import SeededNoise
 from scoresde.sampling import solve
 from scoresde.sde import Prior
@@ -175,20 +183,44 @@ def draw(run: Run, n: int, seed: int = 0, **settings: Any) -> tuple[Tensor, int]
 
 def measure(run: Run, x: Tensor, seed: int = 0) -> list[LogLikelihood]:
     """Return the log-likelihoods of x (B, *), in model space, a batch at a time, in host memory."""
-    chosen, prior = run.config.likelihood, run.prior()
-    size, trace = chosen.batch_size, configs.build_at(run.config, "likelihood.trace", Trace)
-    return [
-        log_likelihood(
+    evaluate, size = evaluator(run, seed), run.config.likelihood.batch_size
+    parts = tqdm(torch.arange(len(x)).split(size), desc="likelihood", leave=False)
+    return [evaluate(x[rows], rows) for rows in parts]
+
+
+def measure_all(run: Run, x: Tensor, folder: Path, seed: int = 0) -> Columns | None:
+    """Return a column for all that is known of each row of x (N, *), in model space.
+
+    The work is kept in a folder, gone on with where it was stopped, and shared with the other
+    processes of torchrun; None in one that finds others still at work (`survey`).
+    """
+    chosen = run.config.likelihood
+    settings = {
+        **{k: v for k, v in chosen.items() if k != "batch_size"},
+        "data": run.config.data,
+        "model": fingerprint(run.model),
+        "seed": seed,
+    }
+    size = chosen.batch_size
+    return survey(evaluator(run, seed), x, folder, batch_size=size, settings=settings)
+
+
+def evaluator(run: Run, seed: int = 0) -> Evaluate:
+    """Return what measures rows of a data set in model space, alike in every batch."""
+    prior, trace = run.prior(), configs.build_at(run.config, "likelihood.trace", Trace)
+
+    def evaluate(x: Tensor, rows: Tensor) -> LogLikelihood:
+        return log_likelihood(
             run.model,
-            x[start : start + size].to(_device(run)),
+            x.to(_device(run)),
             trace=trace,
             transform=run.transform,
             prior=prior,
-            noise=SeededNoise(seed, start=start),
+            noise=SeededNoise(seed, indices=rows),
             **run.settings("likelihood"),
         ).to("cpu")
-        for start in tqdm(range(0, len(x), size), desc="likelihood", leave=False)
-    ]
+
+    return evaluate
 
 
 def _schedule(config: Config) -> Warmup | CosineDecay:

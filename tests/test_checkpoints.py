@@ -12,11 +12,10 @@ import torch
 from torch import nn
 from training_helpers import CONFIG, Net, Run, assert_equal, contents
 
-from scoresde import EDMSDE, VPSDE, Denoiser, GaussianSDE
+from scoresde import EDMSDE, VPSDE, Denoiser, GaussianSDE, atomic
 from scoresde.training import (
     EMA,
     CorruptCheckpoint,
-    atomic,
     checkpoint,
     latest,
     load,

@@ -8,6 +8,7 @@ import sys
 from pathlib import Path
 
 import numpy as np
+import pyarrow.parquet as pq
 import pytest
 from PIL import Image
 
@@ -135,6 +136,12 @@ def test_train_sample_and_likelihood_of_digits(scoresde, tmp_path):
     # images of 64 pixels and 17 levels: bits/dim follow from nats by the bins' log-determinant
     nats = stored["nats"] / 64 + np.log(2 / 17)
     np.testing.assert_allclose(stored["bits_per_dim"], -nats / np.log(2), rtol=1e-5)
+    # more of them go on from these
+    more = ("--n=11", "--format=parquet", steps)
+    assert scoresde("likelihood", f"--workdir={tmp_path}", *more)[0] == 0
+    table = pq.read_table(tmp_path / "likelihood.parquet")
+    assert len(list(tmp_path.glob("likelihood/*/rows-*.npz"))) == 2
+    assert table["nats"].to_pylist()[:9] == stored["nats"].tolist()
 
 
 def test_a_picture_that_cannot_be_made_is_refused_before_samples_are_drawn(

@@ -17,7 +17,8 @@ from pathlib import Path
 import pytest
 from training_helpers import Run, assert_equal, contents
 
-from scoresde.training import CheckpointError, atomic, latest
+from scoresde import atomic
+from scoresde.training import CheckpointError, latest
 
 
 class Kill(BaseException):
@@ -142,7 +143,8 @@ SAVE_FOREVER = """
 import sys; sys.path.insert(0, {tests!r})
 from pathlib import Path
 from training_helpers import Run
-from scoresde.training import latest, atomic
+from scoresde import atomic
+from scoresde.training import latest
 folder = Path({folder!r})
 atomic.clean(folder)
 run, newest = Run(), latest(folder)

@@ -21,6 +21,7 @@ FILES = sorted(PACKAGE.rglob("*.py"))
 ORDER = [
     "tensors",
     "errors",
+    "atomic",
     "sde",
     "denoiser",
     "analytic",
@@ -48,7 +49,10 @@ ORDER = [
     "cli",
 ]
 ALONE = {"nets", "data", "metrics"}  # know nothing of the rest
-LAZY = {"torchsde", "scipy", "sklearn", "matplotlib", "PIL", "tensorboard", "ml_collections"}
+LAZY = {
+    *("torchsde", "scipy", "sklearn", "matplotlib", "PIL", "tensorboard", "ml_collections"),
+    "pyarrow",
+}
 
 
 def unit(path):

@@ -7,16 +7,32 @@ the flow's Jacobian that they estimate, and the record of the result.
 from scoresde.likelihood.flow import log_likelihood
 from scoresde.likelihood.jacobian import FlowJacobian, Jacobian
 from scoresde.likelihood.record import LogLikelihood, Transform
+from scoresde.likelihood.survey import (
+    Columns,
+    Evaluate,
+    Share,
+    fingerprint,
+    save_columns,
+    summary,
+    survey,
+)
 from scoresde.likelihood.traces import Estimate, ExactTrace, Hutchinson, Trace
 
 __all__ = [
+    "Columns",
     "Estimate",
+    "Evaluate",
     "ExactTrace",
     "FlowJacobian",
     "Hutchinson",
     "Jacobian",
     "LogLikelihood",
+    "Share",
     "Trace",
     "Transform",
+    "fingerprint",
     "log_likelihood",
+    "save_columns",
+    "summary",
+    "survey",
 ]

@@ -6,7 +6,7 @@
 `train` goes on from the newest checkpoint of its folder; `load_model` reads one for sampling.
 """
 
-from scoresde.training.atomic import CorruptCheckpoint
+from scoresde.atomic import CorruptCheckpoint
 from scoresde.training.checkpoint import CheckpointError, latest, load, load_model, save
 from scoresde.training.ema import EMA
 from scoresde.training.history import NonFiniteLoss, Record

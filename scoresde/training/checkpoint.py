@@ -23,9 +23,9 @@ import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
+from scoresde import atomic
+from scoresde.atomic import CorruptCheckpoint
 from scoresde.denoiser import BaseDenoiser
-from scoresde.training import atomic
-from scoresde.training.atomic import CorruptCheckpoint
 from scoresde.training.ema import EMA
 from scoresde.training.settings import describe, require_same, warn_of_nameless
 

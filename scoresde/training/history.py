@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from scoresde.training import atomic
+from scoresde import atomic
 
 
 class Record(NamedTuple):

@@ -10,8 +10,9 @@ import torch
 from torch.optim import Adam, Optimizer
 from tqdm.auto import tqdm
 
+from scoresde import atomic
 from scoresde.denoiser import BaseDenoiser
-from scoresde.training import atomic, checkpoint
+from scoresde.training import checkpoint
 from scoresde.training.ema import EMA
 from scoresde.training.history import Meter, append_log, rewind_log
 from scoresde.training.schedules import Warmup
