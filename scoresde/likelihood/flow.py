@@ -71,25 +71,16 @@ def log_likelihood(
             `stderr` that is not positive, or asked of a trace that knows none.
         SolveError: as `scoresde.sample`.
     """
-    check_model(model)
     if noise is not None and seed is not None:
         raise ValueError(f"seed={seed} and noise={noise}: give one of them")
-    if cond and "probes" in cond:
-        raise ValueError("cond: 'probes' names the probes of the trace; rename the argument")
     noise = noise or SeededNoise(seed)
-    x = check_data(x, "x").to(**placement(model, x))
-    trace = trace or (ExactTrace() if x[:1].numel() <= 128 else Hutchinson())
-    solver, prior = solver or AdamsPC(), prior or model.sde.prior()
-
-    def solve(field: Field, start: Tensor) -> Solution:
-        return integrate(
-            field, start, solver, noise, grid=grid, steps=steps, nfe=nfe, encode=True,
-            progress=progress,
-        )  # fmt: skip
-
     # the divergence takes gradients, which inference mode has none of
     with torch.inference_mode(False), nullcontext() if grad else torch.no_grad():
-        jacobian = FlowJacobian(Field(model, place_cond(cond, x.device)), x, solve)
+        jacobian = flow_jacobian(
+            model, x, solver=solver, grid=grid, steps=steps, nfe=nfe, cond=cond, progress=progress
+        )
+        x, prior = jacobian.like, prior or model.sde.prior()
+        trace = trace or default_trace(x)
         found = _estimate(jacobian, trace, stderr, noise)
         density, log_det = prior.log_prob(jacobian.latent), found.trace + jacobian.volume
         return LogLikelihood(
@@ -102,8 +93,43 @@ def log_likelihood(
             mismatch=_mismatch(model, prior, x),
             latent=jacobian.latent,
             log_det_data=0.0 if transform is None else transform.log_det,
-            method=f"{trace} in {jacobian.mode} mode, {solver}",
+            method=f"{trace} in {jacobian.mode} mode, {solver or AdamsPC()}",
         )
+
+
+def default_trace(x: Tensor) -> Trace:
+    """Return the trace that samples like x (B, *) get where none is named."""
+    return ExactTrace() if x[:1].numel() <= 128 else Hutchinson()
+
+
+def flow_jacobian(
+    model: BaseDenoiser,
+    x: Tensor,
+    *,
+    solver: Solver | None = None,
+    grid: Grid | None = None,
+    steps: int | None = None,
+    nfe: int | None = None,
+    cond: Mapping[str, Any] | None = None,
+    progress: bool = False,
+) -> FlowJacobian:
+    """Return the Jacobian of the flow from x (B, *), for traces; the arguments of a likelihood.
+
+    Raises:
+        ValueError: as `log_likelihood`.
+    """
+    check_model(model)
+    if cond and "probes" in cond:
+        raise ValueError("cond: 'probes' names the probes of the trace; rename the argument")
+    x = check_data(x, "x").to(**placement(model, x))
+
+    def solve(field: Field, start: Tensor) -> Solution:
+        return integrate(
+            field, start, solver or AdamsPC(), SeededNoise(0), grid=grid, steps=steps, nfe=nfe,
+            encode=True, progress=progress,
+        )  # fmt: skip
+
+    return FlowJacobian(Field(model, place_cond(cond, x.device)), x, solve)
 
 
 def _estimate(jacobian: FlowJacobian, trace: Trace, stderr: float | None, noise: Noise) -> Estimate:
