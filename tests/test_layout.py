@@ -33,6 +33,7 @@ ORDER = [
     "sampling",
     "fitting",
     "likelihood",
+    "density",
     "guidance",
     "chains",
     "training",

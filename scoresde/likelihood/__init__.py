@@ -4,8 +4,8 @@
 the flow's Jacobian that they estimate, and the record of the result.
 """
 
-from scoresde.likelihood.flow import log_likelihood
-from scoresde.likelihood.jacobian import FlowJacobian, Jacobian
+from scoresde.likelihood.flow import default_trace, flow_jacobian, log_likelihood
+from scoresde.likelihood.jacobian import FlowJacobian, Jacobian, find_mode, products
 from scoresde.likelihood.record import LogLikelihood, Transform
 from scoresde.likelihood.survey import (
     Columns,
@@ -30,8 +30,12 @@ __all__ = [
     "Share",
     "Trace",
     "Transform",
+    "default_trace",
+    "find_mode",
     "fingerprint",
+    "flow_jacobian",
     "log_likelihood",
+    "products",
     "save_columns",
     "summary",
     "survey",

@@ -144,13 +144,13 @@ class _Augmented(BaseDenoiser):
 
     def __init__(self, model: BaseDenoiser, shape: torch.Size, mode: Mode, whole: bool) -> None:
         super().__init__(model.sde, model.data_std)
-        self.model, self.shape, self.mode, self.whole = model, shape, mode, whole
+        self.model, self.shape, self.whole = model, shape, whole
+        self.mode: Mode = mode
 
     def forward(self, x: Tensor, level: Level, *, probes: Tensor, **cond: Any) -> Prediction:
         data = x[:, : math.prod(self.shape)].reshape(-1, *self.shape)
         own = level.like(data)
-        products = _forward if self.mode == "forward" else _reverse
-        minus_v, pulled = products(_flow(self.model, own, cond), data, probes)
+        minus_v, pulled = products(_flow(self.model, own, cond), data, probes, self.mode)
         if not self.whole:
             pulled = (pulled * probes).flatten(2).sum(2)
         c = self.data_std
@@ -165,6 +165,13 @@ def _flow(model: BaseDenoiser, level: Level, cond: Mapping[str, Any]) -> Callabl
     c = model.data_std
     phi = level.angle(c)
     return lambda x: model(x, level, **cond).combine(x0=sin(phi) / c, eps=-cos(phi))
+
+
+def products(
+    flow: Callable[[Tensor], Tensor], x: Tensor, probes: Tensor, mode: Mode
+) -> tuple[Tensor, Tensor]:
+    """Return a flow's value at x (B, *), and its Jacobian's products with probes (B, K, *)."""
+    return (_forward if mode == "forward" else _reverse)(flow, x, probes)
 
 
 def _forward(flow: Callable[[Tensor], Tensor], x: Tensor, probes: Tensor) -> tuple[Tensor, Tensor]:
