@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Callable
 
 from benchmarks import cost, flow, tables, wanted, weak
@@ -78,6 +79,7 @@ def as_json(results: Results) -> str:
         for library, method in dict.fromkeys((r.library, r.method) for r in found.rows)
         for n in found.calls
         for error, _ in [found.best(problem, n, _only(library, method))]
+        if error < math.inf
     ]
     rest = {
         name: [row._asdict() for row in rows]

@@ -36,7 +36,7 @@ def means(flow: Flow) -> str:
     """Return the errors of the default solver and of the best peers, averaged over the families."""
 
     def cells(name: str, keep: Callable[[Solve], bool]) -> list[str]:
-        return [name, *(f"{flow.mean(n, keep):.1e}" for n in flow.calls)]
+        return [name, *(_found(flow.mean(n, keep)) for n in flow.calls)]
 
     rows = [cells(f"best of {peer}", of(peer)) for peer in flow.peers]
     if flow.peers:
@@ -51,7 +51,7 @@ def errors(flow: Flow, problem: str) -> str:
 
     def cells(name: str, keep: Callable[[Solve], bool], *, named: bool = False) -> list[str]:
         found = [flow.best(problem, n, keep) for n in flow.calls]
-        return [name, *(f"{e:.1e} ({who})" if named else f"{e:.1e}" for e, who in found)]
+        return [name, *(_found(e, who if named else "") for e, who in found)]
 
     def own(method: str) -> Callable[[Solve], bool]:
         return lambda row: row.library == OURS and row.method == method
