@@ -44,12 +44,12 @@ def flow(found: Flow, path: Path) -> None:
 
 def mean(found: Flow, path: Path) -> None:
     """Draw error against network calls, averaged over the families."""
-    figure = Figure((6.4, 3.2), layout="constrained")
+    figure = Figure((7.6, 3.2), layout="constrained")
     axes = figure.subplots()
     _errors(axes, found, found.mean)
     axes.set_xlabel("network calls")
     axes.set_ylabel("relative error of the end point")
-    axes.legend(frameon=False, fontsize=8)
+    figure.legend(loc="outside right center", frameon=False, fontsize=8)
     figure.savefig(path, dpi=110)
 
 
@@ -87,14 +87,15 @@ def likelihood(found: Likelihood, path: Path) -> None:
     """Draw the mean error of a log-likelihood against network calls, a panel for each problem."""
     figure = Figure((9.6, 5.4), layout="constrained")
     errors = [10.0 ** (-k / 4) for k in range(4, 21)]
-    for axes, problem in zip(figure.subplots(2, 2, sharey=True).flat, found.problems, strict=True):
+    panels = figure.subplots(2, 2, sharex=True, sharey=True).flat
+    for axes, problem in zip(panels, found.problems, strict=True):
         for library, method in found.methods:
             calls = [found.calls(problem, (library, method), error) for error in errors]
-            ours = library == OURS
-            default = (library, method) == found.methods[0]
+            own = [name for owner, name in found.methods if owner == library]
             axes.plot(
-                calls, errors, "-" if default or not ours else "--", lw=2.0 if ours else 1.2,
-                color=INK if ours else COLOURS[library], label=f"{library}, {method}",
+                calls, errors, "--" if own.index(method) else "-",
+                color=COLOURS.get(library, INK), lw=2.0 if library == OURS else 1.2,
+                label=f"{library}, {method}",
             )  # fmt: skip
         axes.set_title(problem, fontsize=10)
         _logarithmic(axes, (10, 20, 50, 100, 200, 400))
