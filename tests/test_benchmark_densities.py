@@ -82,9 +82,8 @@ def test_calls_are_interpolated_after_the_last_crossing():
 def test_likelihood_share_is_of_the_best_peer(densities):
     for target in likelihood.TARGETS:
         assert densities.share("1-D", target) == pytest.approx(2.0)
-    assert "| **default, as a share of the best peer** | 2.00 |" in tables.likelihood_means(
-        densities
-    )
+    means = tables.likelihood_means(densities)
+    assert "| **default, as a share of the best peer** | 2.00 |" in means
     assert "| 2.00 | 2.00 | 2.00 |" in wanted.likelihood(densities)
 
 

@@ -14,25 +14,11 @@ import torch
 from benchmarks import cost, flow, likelihood, orders, scale, tables, traces, wanted, weak
 from benchmarks.measure import Results
 from benchmarks.page import as_json, page
-from benchmarks.peers import (
-    LIBRARIES,
-    MissingPeer,
-    flow_methods,
-)
+from benchmarks.peers import LIBRARIES, MissingPeer, flow_methods
 from benchmarks.peers.grids import GRIDS
 from benchmarks.problems import FAMILIES, PROBLEMS, flow_problem
 from benchmarks.titles import title
-from scoresde import (
-    DDIM,
-    DEIS,
-    ERSDE,
-    VPSDE,
-    AdamsPC,
-    DPMSolverPP,
-    EulerMaruyama,
-    Rho,
-    sample,
-)
+from scoresde import DDIM, DEIS, ERSDE, VPSDE, AdamsPC, DPMSolverPP, EulerMaruyama, Rho, sample
 
 FAMILY = FAMILIES[1].name
 ROOT = Path(__file__).parents[1]
