@@ -28,6 +28,7 @@ def main() -> None:
         figures.flow(results.flow, ASSETS / "flow.png")
         figures.mean(results.flow, ASSETS / "error.png")
         figures.weak(results.weak, ASSETS / "weak.png")
+        figures.likelihood(results.likelihood, ASSETS / "likelihood.png")
         figures.scale(results.scale, ASSETS / "scale.png")
 
 

@@ -10,12 +10,21 @@ from matplotlib.figure import Figure
 
 from benchmarks.flow import OURS, OWN_GRIDS, Flow, default_on, of
 from benchmarks.flow import Row as Solve
+from benchmarks.likelihood import Likelihood
 from benchmarks.scale import Scale
 from benchmarks.titles import title
 from benchmarks.weak import SOLVERS
 from benchmarks.weak import Row as Weak
 
-COLOURS = {"k-diffusion": "#7f7f7f", "azula": "#e08214", "diffusers": "#8073ac"}
+COLOURS = {
+    "k-diffusion": "#7f7f7f",
+    "azula": "#e08214",
+    "diffusers": "#8073ac",
+    "torchdiffeq": "#2166ac",
+    "torchode": "#b2182b",
+    "SciPy": "#bf9b30",
+    "flow_matching": "#4d4d4d",
+}
 INK = "#1b7837"
 
 
@@ -29,18 +38,18 @@ def flow(found: Flow, path: Path) -> None:
     figure.supxlabel("network calls", fontsize=10)
     figure.supylabel("relative error of the flow's end point", fontsize=10)
     handles, labels = figure.axes[0].get_legend_handles_labels()
-    figure.legend(handles, labels, loc="outside upper center", ncols=len(labels), frameon=False)
+    figure.legend(handles, labels, loc="outside upper center", ncols=4, frameon=False)
     figure.savefig(path, dpi=110)
 
 
 def mean(found: Flow, path: Path) -> None:
     """Draw error against network calls, averaged over the families."""
-    figure = Figure((6.4, 3.2), layout="constrained")
+    figure = Figure((7.6, 3.2), layout="constrained")
     axes = figure.subplots()
     _errors(axes, found, found.mean)
     axes.set_xlabel("network calls")
     axes.set_ylabel("relative error of the end point")
-    axes.legend(frameon=False, fontsize=8)
+    figure.legend(loc="outside right center", frameon=False, fontsize=8)
     figure.savefig(path, dpi=110)
 
 
@@ -71,6 +80,29 @@ def weak(rows: Sequence[Weak], path: Path) -> None:
     axes.set_xlabel("network calls")
     axes.set_ylabel("worst |log(variance / exact)|")
     axes.legend(frameon=False, fontsize=8)
+    figure.savefig(path, dpi=110)
+
+
+def likelihood(found: Likelihood, path: Path) -> None:
+    """Draw the mean error of a log-likelihood against network calls, a panel for each problem."""
+    figure = Figure((9.6, 5.4), layout="constrained")
+    errors = [10.0 ** (-k / 4) for k in range(4, 21)]
+    panels = figure.subplots(2, 2, sharex=True, sharey=True).flat
+    for axes, problem in zip(panels, found.problems, strict=True):
+        for library, method in found.methods:
+            calls = [found.calls(problem, (library, method), error) for error in errors]
+            own = [name for owner, name in found.methods if owner == library]
+            axes.plot(
+                calls, errors, "--" if own.index(method) else "-",
+                color=COLOURS.get(library, INK), lw=2.0 if library == OURS else 1.2,
+                label=f"{library}, {method}",
+            )  # fmt: skip
+        axes.set_title(problem, fontsize=10)
+        _logarithmic(axes, (10, 20, 50, 100, 200, 400))
+    figure.supxlabel("network calls", fontsize=10)
+    figure.supylabel("mean error, nats", fontsize=10)
+    handles, labels = figure.axes[0].get_legend_handles_labels()
+    figure.legend(handles, labels, loc="outside upper center", ncols=3, frameon=False, fontsize=8)
     figure.savefig(path, dpi=110)
 
 

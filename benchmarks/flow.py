@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -10,8 +11,9 @@ from typing import NamedTuple
 
 import torch
 
-from benchmarks.peers import Method, flow_methods
+from benchmarks.peers import Integrator, Method, flow_methods, integrators
 from benchmarks.peers.grids import GRIDS
+from benchmarks.peers.odes import flow_in, ladder
 from benchmarks.problems import FAMILIES, PROBLEMS, FlowProblem
 from benchmarks.titles import title
 from scoresde import (
@@ -22,6 +24,7 @@ from scoresde import (
     Grid,
     SeededNoise,
     Solver,
+    TimeFrame,
     UniPC,
     fit_grid,
     sample,
@@ -55,7 +58,8 @@ class Row(NamedTuple):
         method: its name there.
         grid: where its steps were.
         calls: the budget of network calls.
-        error: relative root-mean-square error of the end point.
+        error: relative root-mean-square error of the end point; infinite where the method has
+            no setting that keeps to the budget.
     """
 
     problem: str
@@ -70,11 +74,32 @@ class Row(NamedTuple):
 def solve(name: str, seed: int, calls: Sequence[int], batch: int, peers: bool) -> list[Row]:
     """Solve one problem by every solver of ours and, if wanted, of the peers."""
     problem = PROBLEMS[name](VPSDE(), seed, batch)
-    return [
+    rows = [
         Row(name, seed, library, method, grid, n, error)
         for n in calls
         for library, method, grid, error in _errors(problem, n, peers)
     ]
+    for method in integrators() if peers else ():
+        found = integrated(problem, method, max(calls))
+        for n in calls:
+            # the tolerance is chosen with hindsight, as a grid is
+            error = min((e for spent, e in found if spent <= n), default=math.inf)
+            rows.append(Row(name, seed, method.library, method.name, method.grid, n, error))
+    return rows
+
+
+def integrated(
+    problem: FlowProblem, method: Integrator, most: float
+) -> tuple[tuple[float, float], ...]:
+    """Return network calls and error of an integrator on dx/dt, by its setting."""
+    sde = problem.model.sde
+
+    def solve(setting: float) -> tuple[float, float]:
+        slope = flow_in(TimeFrame(), Field(problem.model))
+        end, calls = method.carry(slope, problem.start, (sde.T, sde.t_min), setting)
+        return calls, problem.error(end)
+
+    return tuple(ladder(solve, method.settings, most))
 
 
 def _errors(problem: FlowProblem, calls: int, peers: bool) -> Iterator[tuple[str, str, str, float]]:

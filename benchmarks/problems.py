@@ -4,14 +4,23 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import KW_ONLY, dataclass
 from functools import partial
 
 import torch
 from torch import Tensor
 from torch.optim import Adam
 
-from scoresde import SDE, Denoiser, DormandPrince, GaussianMixture, SeededNoise, sample
+from scoresde import (
+    SDE,
+    Denoiser,
+    DormandPrince,
+    GaussianMixture,
+    Level,
+    Prior,
+    SeededNoise,
+    sample,
+)
 from scoresde.data import batches, digits
 from scoresde.denoiser import BaseDenoiser
 from scoresde.nets import MLP
@@ -118,3 +127,40 @@ PROBLEMS: dict[str, Callable[[SDE, int, int], FlowProblem]] = {
     "learned digits": learned_problem,
 }
 """What draws a problem, of a process, a seed and a batch, by the name that tables give it."""
+
+
+@dataclass(frozen=True)
+class Marginal(Prior):
+    """The law of a mixture's states at a level, in place of the Gaussian that stands for it."""
+
+    _: KW_ONLY
+    data: GaussianMixture
+    level: Level
+
+    def log_prob(self, x: Tensor) -> Tensor:
+        return self.data.log_prob(x, self.level)
+
+
+@dataclass(frozen=True)
+class DensityProblem:
+    """States at t_min, their log-densities (B,), and the law at T that the flow carries them to."""
+
+    model: BaseDenoiser
+    x: Tensor
+    nats: Tensor
+    prior: Prior
+
+    def error(self, nats: Tensor) -> float:
+        """Return the mean error of log-densities, in nats."""
+        return float((nats - self.nats).abs().mean())
+
+
+def density_problem(family: Family, sde: SDE, seed: int, batch: int = 64) -> DensityProblem:
+    """Return a problem of a family, at states drawn from its own law at t_min."""
+    data, noise = family.draw(seed), SeededNoise(seed)
+    z, eps = (noise.fold(k).normal(torch.empty(batch, family.dim).double()) for k in (0, 1))
+    u = torch.special.ndtr(noise.fold(2).normal(torch.empty(batch).double()))
+    x = sde.perturb(data.sample(z, u), sde.t_min, eps)
+    end = Marginal(data=data, level=sde.level(sde.T))
+    model = data.denoiser(sde, data_std=1.0)
+    return DensityProblem(model, x, data.log_prob(x, sde.level(sde.t_min)), end)

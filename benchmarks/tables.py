@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterable, Sequence
+from functools import partial
 
+from benchmarks import traces as trace
 from benchmarks.cost import Cost
 from benchmarks.flow import OURS, OWN_GRIDS, SOLVERS, Flow, default_on, of, of_peers
 from benchmarks.flow import Row as Solve
+from benchmarks.likelihood import TARGETS, Likelihood
 from benchmarks.orders import Order
 from benchmarks.scale import Scale
 from benchmarks.titles import title
@@ -36,7 +40,7 @@ def means(flow: Flow) -> str:
     """Return the errors of the default solver and of the best peers, averaged over the families."""
 
     def cells(name: str, keep: Callable[[Solve], bool]) -> list[str]:
-        return [name, *(f"{flow.mean(n, keep):.1e}" for n in flow.calls)]
+        return [name, *(_found(flow.mean(n, keep), "") for n in flow.calls)]
 
     rows = [cells(f"best of {peer}", of(peer)) for peer in flow.peers]
     if flow.peers:
@@ -51,7 +55,7 @@ def errors(flow: Flow, problem: str) -> str:
 
     def cells(name: str, keep: Callable[[Solve], bool], *, named: bool = False) -> list[str]:
         found = [flow.best(problem, n, keep) for n in flow.calls]
-        return [name, *(f"{e:.1e} ({who})" if named else f"{e:.1e}" for e, who in found)]
+        return [name, *(_found(e, who if named else "") for e, who in found)]
 
     def own(method: str) -> Callable[[Solve], bool]:
         return lambda row: row.library == OURS and row.method == method
@@ -102,6 +106,44 @@ def cost(costs: Iterable[Cost]) -> str:
     return table(head, rows)
 
 
+def likelihood_means(found: Likelihood) -> str:
+    """Return the network calls for a mean error, averaged over the problems."""
+    return _likelihood("mean error, nats", found, found.mean, found.mean_share)
+
+
+def likelihood(found: Likelihood, problem: str) -> str:
+    """Return the network calls for a mean error on one problem."""
+    return _likelihood(problem, found, partial(found.calls, problem), partial(found.share, problem))
+
+
+def _likelihood(
+    head: str,
+    found: Likelihood,
+    calls: Callable[[tuple[str, str], float], float],
+    share: Callable[[float], float],
+) -> str:
+    rows = []
+    for library, method in found.methods:
+        name = f"**{method}**" if library == OURS else f"{library}, {method}"
+        each = (calls((library, method), target) for target in TARGETS)
+        rows.append([name, *("not reached" if n == math.inf else f"{n:.0f}" for n in each)])
+    if found.peers:
+        shares = (f"{share(target):.2f}" for target in TARGETS)
+        rows.append(["**default, as a share of the best peer**", *shares])
+    return table([head, *(f"{target:.0e}" for target in TARGETS)], rows)
+
+
+def traces(rows: Sequence[trace.Row], problem: str) -> str:
+    """Return the standard errors of trace estimates on one problem."""
+    found = {(r.estimator, r.products): r.stderr for r in rows if r.problem == problem}
+    products = list(dict.fromkeys(n for _, n in found))
+    lines = [
+        [name, *(f"{found[name, n]:.2f}" for n in products)]
+        for name in dict.fromkeys(name for name, _ in found)
+    ]
+    return table([f"{problem}: network evaluations", *map(str, products)], lines)
+
+
 def scale(scales: Iterable[Scale]) -> str:
     """Return how the cost besides the network grows."""
     head = ["state", "numbers", "microseconds", "the floor's", "over the floor"]
@@ -120,3 +162,9 @@ def orders(found: Iterable[Order]) -> str:
         for o in found
     )
     return table(["library", "method", "order declared", "measured", "largest error"], rows)
+
+
+def _found(error: float, name: str) -> str:
+    if error == math.inf:
+        return "none so few"
+    return f"{error:.1e} ({name})" if name else f"{error:.1e}"

@@ -7,8 +7,11 @@ from itertools import groupby
 
 from benchmarks.cost import METHODS, Cost
 from benchmarks.flow import OURS, OWN_GRIDS, Flow
+from benchmarks.likelihood import TARGETS, Likelihood
 from benchmarks.scale import Scale
 from benchmarks.tables import table, weak_share
+from benchmarks.traces import PLAIN
+from benchmarks.traces import Row as Estimate
 from benchmarks.weak import Row as Weak
 from scoresde import AdamsPC, SASolver, Solver, StochasticAdamsPC, UniPC
 
@@ -17,6 +20,12 @@ MEANS = dict(zip(OWN_GRIDS, (1 / 3, 1 / 5), strict=True))
 
 FAMILY = 1 / 2
 """Largest share for any one family."""
+
+CALLS = 1 / 2
+"""Most network calls of a likelihood, in those of the best peer for the same error."""
+
+STDERR = 1 / 2
+"""Largest standard error of the default trace, in that of plain Rademacher probes."""
 
 FLOORS = 4.0
 """Most time of a step besides the network, in that of x * a + p * b."""
@@ -56,6 +65,31 @@ def errors(flow: Flow, weak: Sequence[Weak]) -> str:
         )
     )
     return table(["share of the best peer's error", *map(str, flow.calls)], rows)
+
+
+def likelihood(found: Likelihood) -> str:
+    """Return the network calls that were wanted of a likelihood, and those found."""
+    means = (_cell(found.mean_share(target), CALLS) for target in TARGETS)
+    rows = [[f"mean over the problems, at most {CALLS:.2f}", *means]]
+    for problem in found.problems:
+        each = (_cell(found.share(problem, target), CALLS) for target in TARGETS)
+        rows.append([problem, *each])
+    head = "share of the best peer's calls for a mean error in nats of"
+    return table([head, *(f"{target:.0e}" for target in TARGETS)], rows)
+
+
+def traces(rows: Sequence[Estimate]) -> str:
+    """Return the standard errors that were wanted of the default trace, and those found."""
+    found = {(r.problem, r.estimator, r.products): r.stderr for r in rows}
+    products = dict.fromkeys(r.products for r in rows)
+    lines = [
+        [f"{name}, at most {STDERR:.2f}", *(
+            _cell(found[name, "default", n] / found[name, PLAIN, n], STDERR) for n in products
+        )]
+        for name in dict.fromkeys(r.problem for r in rows)
+    ]  # fmt: skip
+    head = "share of plain Rademacher's standard error, at network evaluations of"
+    return table([head, *map(str, products)], lines)
 
 
 def costs(found: Iterable[Cost]) -> str:

@@ -20,6 +20,10 @@ from scoresde.denoiser import (
 from scoresde.errors import MaxEvaluations, NonFiniteState, SolveError, StepSizeUnderflow
 from scoresde.fitting import fit_grid
 from scoresde.grids import (
+    AYS_DEEPFLOYD,
+    AYS_SD15,
+    AYS_SDXL,
+    AYS_SVD,
     DensityGrid,
     FittedGrid,
     FixedGrid,
@@ -113,6 +117,10 @@ from scoresde.solvers import (
 __version__ = "0.1.0"
 
 __all__ = [
+    "AYS_DEEPFLOYD",
+    "AYS_SD15",
+    "AYS_SDXL",
+    "AYS_SVD",
     "BH1",
     "BH2",
     "CLEAN",

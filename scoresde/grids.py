@@ -197,6 +197,26 @@ class FittedGrid(Grid):
         return _at_lams(sde, _spaced(steps, node))
 
 
+def _aligned(*ratios: float) -> FittedGrid:
+    return FittedGrid(tuple(-math.log(ratio) for ratio in ratios))
+
+
+# sigma / alpha: Sabour et al. 2024, arXiv:2404.14507, Table 3
+AYS_SD15 = _aligned(14.615, 6.475, 3.861, 2.697, 1.886, 1.396, 0.963, 0.652, 0.399, 0.152, 0.029)
+"""Align Your Steps for Stable Diffusion 1.5: 10 steps, log-linear in sigma / alpha for others."""
+
+AYS_SDXL = _aligned(14.615, 6.315, 3.771, 2.181, 1.342, 0.862, 0.555, 0.380, 0.234, 0.113, 0.029)
+"""Align Your Steps for SDXL."""
+
+AYS_DEEPFLOYD = _aligned(
+    160.41, 8.081, 3.315, 1.885, 1.207, 0.785, 0.553, 0.293, 0.186, 0.030, 0.006
+)
+"""Align Your Steps for the first stage of DeepFloyd IF."""
+
+AYS_SVD = _aligned(700.0, 54.5, 15.886, 7.977, 4.248, 1.789, 0.981, 0.403, 0.173, 0.034, 0.002)
+"""Align Your Steps for Stable Video Diffusion."""
+
+
 @dataclass(frozen=True)
 class FixedGrid(Grid):
     """Given times, as many steps as lie between them.

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from benchmarks import cost, flow, orders, scale, tables, wanted, weak
+from benchmarks import cost, flow, likelihood, orders, scale, tables, traces, wanted, weak
 from benchmarks.measure import Results
 from benchmarks.page import as_json, page
 from benchmarks.peers import LIBRARIES, MissingPeer, flow_methods
@@ -134,6 +134,10 @@ def test_costs_count_a_call():
 
 
 def test_pages_and_json_hold_every_number(solved):
+    likely = [
+        likelihood.Point("1-D", 1, library, method, calls, 1e-6)
+        for library, method, calls in ((likelihood.OURS, "default", 10.0), ("peer", "b", 20.0))
+    ]
     measured = scale.scale((1, 3, 4, 4))
     results = Results(
         solved,
@@ -142,16 +146,38 @@ def test_pages_and_json_hold_every_number(solved):
             weak.Row("peer", "b", "c", 10, 0.5),
         ],
         [orders.Order("peer", "b", 2, 1.0, 1e-3)],
+        likelihood.Likelihood(tuple(likely)),
+        [traces.Row("64-D", name, 4, 3.25) for name in (traces.PLAIN, *traces.DRAWN)],
         [cost.Cost("DDIM", name, 3.0, 0.0, 40.0, 2.5) for name in (cost.OURS, "peer")],
         [measured],
     )
     text = page(results)
-    for cells in ("| peer | `b` | 2 | 1.00 | 1.0e-03 |", "5.0e-01 (b, c)", "| DDIM | peer | 3.0 |"):
+    for cells in (
+        "| peer, b | 20 | 20 | 20 |",
+        "| 1-D | **0.50** | **0.50** | **0.50** |",
+        "| peer | `b` | 2 | 1.00 | 1.0e-03 |",
+        "5.0e-01 (b, c)",
+        "| DDIM | peer | 3.0 |",
+    ):
         assert cells in text
+    assert f"| {traces.PLAIN} | 3.25 |" in text
+    assert "| 64-D, at most 0.50 | 1.00 |" in text
     assert tables.errors(solved, FAMILY) in text
     kept = json.loads(as_json(results))
     assert {row["library"] for row in kept["flow"]} == {flow.OURS, "peer"}
     assert kept["scale"][0]["numbers"] == 48
+    assert [row["calls"] for row in kept["likelihood"]] == [10.0, 20.0]
+
+
+def test_a_method_without_a_setting_in_the_budget_is_not_the_best(solved):
+    none = [r._replace(library="late", error=math.inf) for r in solved.rows if r.calls == 5]
+    late = [r._replace(library="late") for r in solved.rows if r.calls == 20]
+    found = flow.Flow((*solved.rows, *none, *late))
+    assert "| best of late | none so few |" in tables.means(found)
+    assert tables.shares(found) != ""
+    both = Results(found, [], [], likelihood.Likelihood(()), [], [], [])
+    errors = [row["error"] for row in json.loads(as_json(both))["flow"]]
+    assert all(math.isfinite(error) for error in errors)
 
 
 @pytest.mark.parametrize("library", LIBRARIES)

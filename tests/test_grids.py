@@ -9,6 +9,10 @@ import pytest
 from scipy import integrate, optimize, stats
 
 from scoresde import (
+    AYS_DEEPFLOYD,
+    AYS_SD15,
+    AYS_SDXL,
+    AYS_SVD,
     EDMSDE,
     VESDE,
     VPSDE,
@@ -148,6 +152,20 @@ def test_median_of_the_density_grid_is_its_own_root():
 
     median = optimize.brentq(share, low, high, xtol=1e-14)
     assert grid.levels(sde, 2)[1].lam == pytest.approx(median, abs=1e-10)
+
+
+@pytest.mark.parametrize("grid", [AYS_SD15, AYS_SDXL, AYS_DEEPFLOYD, AYS_SVD])
+def test_align_your_steps_is_its_table_and_log_linear_between(grid):
+    high, low = (math.exp(-lam) for lam in (grid.lams[0], grid.lams[-1]))
+    sde = EDMSDE(T=high, t_min=low)
+    nodes = grid.times(sde, 10)
+    assert nodes == pytest.approx([math.exp(-lam) for lam in grid.lams], rel=1e-12)
+    finer = grid.times(sde, 20)
+    assert finer[::2] == pytest.approx(nodes, rel=1e-12)
+    means = [math.sqrt(a * b) for a, b in pairwise(nodes)]
+    assert finer[1::2] == pytest.approx(means, rel=1e-12)
+    with pytest.raises(ValueError, match=r"but EDMSDE.* is solved from"):
+        grid.levels(EDMSDE(T=100.0 * high, t_min=low), 10)
 
 
 def test_fixed_grids_hold_their_nodes():
