@@ -1,8 +1,42 @@
-"""What a solve raises when it goes wrong: where, for which samples, and what was finished."""
+"""What a solve raises when it goes wrong, and how a hyper-parameter out of range is refused."""
 
 from __future__ import annotations
 
+import math
+from numbers import Integral, Real
+
 from torch import Tensor
+
+
+def require_integer(value: object, name: str, least: int, most: float = math.inf) -> None:
+    """Refuse a hyper-parameter that is no integer from `least` to `most`.
+
+    Raises:
+        ValueError: naming the argument, its value and the range.
+    """
+    if not (isinstance(value, Integral) and least <= int(value) <= most):
+        end = f" to {most:g}" if math.isfinite(most) else " or more"
+        raise ValueError(f"{name}={value!r} must be an integer, {least}{end}")
+
+
+def require_number(
+    value: object,
+    name: str,
+    *,
+    least: float = -math.inf,
+    above: float = -math.inf,
+    most: float = math.inf,
+    below: float = math.inf,
+) -> None:
+    """Refuse a hyper-parameter that is no finite number within the bounds.
+
+    Raises:
+        ValueError: naming the argument, its value and the bounds.
+    """
+    if not (isinstance(value, Real) and least <= value <= most and above < value < below):
+        bounds = {"at least": least, "above": above, "at most": most, "below": below}
+        said = "".join(f" and {word} {b:g}" for word, b in bounds.items() if math.isfinite(b))
+        raise ValueError(f"{name}={value!r} must be finite{said}")
 
 
 class SolveError(RuntimeError):

@@ -18,6 +18,7 @@ import torch
 from torch import Tensor
 
 from scoresde.denoiser import BaseDenoiser, Field, Prediction
+from scoresde.errors import require_integer
 from scoresde.grids import Grid
 from scoresde.integrate import Solution, integrate
 from scoresde.noise import Noise, SeededNoise
@@ -72,8 +73,7 @@ class Hutchinson(Trace):
     gaussian: bool = False
 
     def __post_init__(self) -> None:
-        if not (isinstance(self.n, int) and self.n >= 1):
-            raise ValueError(f"n={self.n}: the number of probes is an integer, and at least 1")
+        require_integer(self.n, "n", 1)
 
     def probes(self, x: Tensor, noise: Noise) -> Tensor:
         draws = torch.stack([noise.fold(k).normal(x) for k in range(self.n)], 1)

@@ -9,6 +9,7 @@ from typing import Any
 from torch import Tensor
 
 from scoresde.denoiser import Field
+from scoresde.errors import require_integer, require_number
 from scoresde.grids import Grid, KarrasGrid
 from scoresde.noise import Noise
 from scoresde.sde import Level, forward_kernel
@@ -56,10 +57,10 @@ class Restart(Solver):
     stochastic = True
 
     def __post_init__(self) -> None:
-        if not 0.0 < self.bottom < self.top:
-            raise ValueError(f"bottom={self.bottom}, top={self.top}: need 0 < bottom < top")
-        if self.steps < 1 or self.repeats < 1:
-            raise ValueError(f"steps={self.steps}, repeats={self.repeats}: need one at least")
+        require_number(self.bottom, "bottom", above=0.0)
+        require_number(self.top, "top", above=self.bottom)
+        require_integer(self.steps, "steps", 1)
+        require_integer(self.repeats, "repeats", 1)
         if isinstance(self.solver, Corrector | AdaptiveSolver | DPMSolverFast):
             raise ValueError(
                 f"solver={self.solver} takes no steps on a grid; wrap one that does, such as Heun"

@@ -9,6 +9,7 @@ from typing import Any
 from torch import Tensor
 
 from scoresde.denoiser import Field
+from scoresde.errors import require_integer
 from scoresde.noise import Noise
 from scoresde.sde import Level
 from scoresde.solvers.base import Solver, Step
@@ -42,8 +43,7 @@ class SEEDS(ReverseSolver):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if self.stages not in (1, 2, 3):
-            raise ValueError(f"stages={self.stages} must be 1, 2 or 3")
+        require_integer(self.stages, "stages", 1, 3)
 
     @property
     def order(self) -> int:

@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 from torch import Tensor
 
 from scoresde.denoiser import Field, Prediction
+from scoresde.errors import require_integer
 from scoresde.noise import Noise
 from scoresde.sde import Level
 from scoresde.solvers.adams import AdamsPC
@@ -60,7 +61,7 @@ class UniPC(UniP):
         blend: `BH1()`, `BH2()` or `Vary()`: the function B, for steps that interpolate two slopes.
 
     Raises:
-        ValueError: an order below 1.
+        ValueError: another order.
     """
 
     order: int = 3
@@ -134,8 +135,7 @@ class UniC(Solver):
     stochastic = False
 
     def __post_init__(self) -> None:
-        if self.nodes not in range(1, UniP.most + 1):
-            raise ValueError(f"nodes={self.nodes} must lie between 1 and {UniP.most}")
+        require_integer(self.nodes, "nodes", 1, UniP.most)
         unfit = isinstance(self.solver, (AdaptiveSolver, AdamsPC, Corrector, UniC, UniPC))
         if unfit or self.solver.stochastic:
             raise ValueError(
