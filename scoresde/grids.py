@@ -52,7 +52,8 @@ class Grid(ABC):
         levels = tuple(sde.level(t) for t in times)
         gaps = [float(after.lam) - float(here.lam) for here, after in pairwise(levels)]
         for k, (gap, after) in enumerate(pairwise(gaps)):
-            if math.isfinite(gap) and min(gap, after) < LEAST_RATIO * max(gap, after):
+            # a step from alpha = 0, or to sigma = 0, is as long as can be
+            if math.isfinite(gap + after) and min(gap, after) < LEAST_RATIO * max(gap, after):
                 raise ValueError(
                     f"{self} has steps of lengths {gap:.3g} and {after:.3g} in lam on both sides "
                     f"of t={times[k + 1]}; leave out levels that are all but repeated"

@@ -31,12 +31,16 @@ class Restart(Solver):
 
     Wrap once more for a second interval: each interval is solved again by the plain solver, as in
     the paper. The interval has steps of its own, so that the error vanishes only where both the
-    grid and `steps` become fine. The calls that `nfe` declares are those on a grid that ends at
-    t_min.
+    grid and `steps` become fine.
+
+    A solve that takes no step over `bottom` does not restart: one from T to sigma = 0 at once, and
+    those on a part of the way that starts at `bottom` or below, or ends above. `nfe` declares the
+    calls of a solve that does.
 
     Attributes:
         solver: what to wrap. A history starts afresh at the top, and goes on from the bottom.
-        bottom: sigma / alpha from which to restart: the first level of the grid at it or below.
+        bottom: sigma / alpha from which to restart: the first level of the grid at it or below,
+            which is t_min where a coarse grid has no other.
         top: sigma / alpha up to which noise is added.
         steps: from the top to the bottom.
         repeats: how often.
