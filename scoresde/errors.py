@@ -39,11 +39,17 @@ def require_number(
         raise ValueError(f"{name}={value!r} must be finite{said}")
 
 
+def name_calls(first: int, last: int) -> str:
+    """Return how an error speaks of the network calls from one to another, counted from 1."""
+    return f"network call {last}" if first == last else f"network calls {first} to {last}"
+
+
 class SolveError(RuntimeError):
     """A solve that could not be completed.
 
     Attributes:
-        t: the time at which it went wrong; that of the first of `indices` where they differ.
+        t: where the step began that went wrong: the earliest, and for an adaptive solve that of
+            the first of `indices` with this error.
         indices: the rows of the batch that went wrong.
         nfe: network evaluations made so far.
         x: the state (B, *) as it was left; rows outside `indices` are finished and sound.

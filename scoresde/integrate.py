@@ -13,7 +13,7 @@ from tqdm.auto import tqdm
 
 from scoresde.adaptive import solve_adaptive
 from scoresde.denoiser import Field
-from scoresde.errors import NonFiniteState
+from scoresde.errors import NonFiniteState, name_calls
 from scoresde.grids import Grid, default_grid
 from scoresde.noise import Noise
 from scoresde.sde import CLEAN, SDE, Level
@@ -221,9 +221,11 @@ def _check_finite(x: Tensor, sums: list[Tensor], levels: Sequence[Level], calls:
         return
     first = int((~finite).any(1).nonzero()[0])
     rows = tuple((~finite).any(0).nonzero().flatten().tolist())
+    here, there, before = levels[first], levels[first + 1], calls[first - 1] if first else 0
     raise NonFiniteState(
-        "the state became NaN or infinite on the way",
-        t=float(levels[first + 1].t),
+        f"{name_calls(before + 1, calls[first])}, of the step to t = {there.t:.6g}, left the state "
+        f"NaN or infinite",
+        t=float(here.t),
         indices=rows,
         nfe=calls[first],
         x=x,
