@@ -167,6 +167,12 @@ def test_scipy_agrees_with_our_own_at_tight_tolerances(mixture, method):
     assert int(theirs.nfe[0]) > 50
 
 
+def test_the_calls_of_scipy_under_unic_are_counted():
+    model, solver = model_on(dtype=torch.float64), sd.UniC(SciPySolver(rtol=1e-5, atol=1e-5))
+    solution = sd.solve(model, x=start()[:1], solver=solver, steps=4)
+    assert int(solution.nfe[0]) == model.net.calls > 20
+
+
 def test_scipy_solves_each_sample_by_itself_with_its_condition():
     class Shifted(torch.nn.Module):
         def forward(self, x, t, shift):
