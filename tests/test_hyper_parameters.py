@@ -25,11 +25,11 @@ KINDS = sorted(
     key=lambda kind: kind.__name__,
 )
 
-# of these names a field is a number even where its default is None or anything else
 WRONG = {
-    int: (2.5, 1e9, math.nan, math.inf, -1, 0, "2", None),
+    int: (2.5, 2.0, math.nan, math.inf, -1, 0, "2", None),
     float: (math.nan, math.inf, -math.inf, -1.0, "0.5", None),
 }
+"""What makes no sense, by what the default of a field is."""
 
 TAKEN = {
     (DensityGrid, "mean"): (-1.0,),  # of a logarithm
