@@ -33,7 +33,8 @@ def require_number(
     Raises:
         ValueError: naming the argument, its value and the bounds.
     """
-    if not (isinstance(value, Real) and least <= value <= most and above < value < below):
+    number = float(value) if isinstance(value, Real) else math.nan
+    if not (least <= number <= most and above < number < below):
         bounds = {"at least": least, "above": above, "at most": most, "below": below}
         said = "".join(f" and {word} {b:g}" for word, b in bounds.items() if math.isfinite(b))
         raise ValueError(f"{name}={value!r} must be finite{said}")

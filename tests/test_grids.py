@@ -162,7 +162,7 @@ def test_fixed_grids_hold_their_nodes():
         with pytest.raises(ValueError, match=r"nodes=.* FixedGrid: .*two times or more .*sort"):
             FixedGrid(nodes)
     assert (grid.steps, UniformGrid().steps) == (3, None)
-    with pytest.raises(ValueError, match=r"FixedGrid.* from t=1.5 to 0.5, outside \[0, 1.0\] of VPSDE"):
+    with pytest.raises(ValueError, match=r"FixedGrid.* t=1.5 to 0.5, outside \[0, 1.0\] of VPSDE"):
         FixedGrid((1.5, 0.5)).levels(VPSDE(), 1)
 
 

@@ -197,7 +197,9 @@ def test_what_scipy_cannot_do_is_refused():
         sd.sample(model, x=start(), solver=solver, steps=2, grad=True)
 
 
-@pytest.mark.parametrize("method", ["RK45", "DOP835", OdeSolver, int, RK45(lambda t, y: y, 0, [1], 1)])
+@pytest.mark.parametrize(
+    "method", ["RK45", "DOP835", OdeSolver, int, RK45(lambda t, y: y, 0, [1], 1)]
+)
 def test_scipy_takes_its_classes_of_methods_alone(method):
     with pytest.raises(ValueError, match=r"method=.* give a class such as scipy.integrate.RK45"):
         SciPySolver(method)

@@ -3,27 +3,26 @@
 from __future__ import annotations
 
 import math
-from dataclasses import replace
 
 import pytest
 import torch
 from solver_examples import DETERMINISTIC, FIXED, SOLVERS, label, model_on, normal, steps_of
 
 import scoresde as sd
-from scoresde import AdaptiveSolver, FixedGrid, RectifiedFlow, Restart, UniformGrid
+from scoresde import AdaptiveSolver, FixedGrid, RectifiedFlow, Restart
 from scoresde.interop.scipy import SciPySolver
 from scoresde.interop.torchsde import TorchsdeSolver
 
-FOREIGN = (SciPySolver(rtol=1e-4, atol=1e-4), TorchsdeSolver())
+ALL = (*SOLVERS, SciPySolver(rtol=1e-4, atol=1e-4), TorchsdeSolver())
 
 
-def below_T(sde):
+def to_time_zero(sde):
     """Return times from 0.9 T to 0, by way of t_min."""
     shares = (0.9, 0.6, 0.3, 0.1)
     return FixedGrid((*(sde.T * share for share in shares), *sorted({sde.t_min, 0.0})[::-1]))
 
 
-@pytest.mark.parametrize("solver", (*SOLVERS, *FOREIGN), ids=label)
+@pytest.mark.parametrize("solver", ALL, ids=label)
 @pytest.mark.parametrize("how", [{"steps": 0}, {"steps": -1}, {"steps": 2.5}, {"nfe": 0}])
 def test_no_steps_and_no_calls_are_refused_by_name(solver, how):
     ((name, value),) = how.items()
@@ -31,7 +30,7 @@ def test_no_steps_and_no_calls_are_refused_by_name(solver, how):
         sd.sample(model_on(), (2, 3), solver=solver, seed=0, **how)
 
 
-@pytest.mark.parametrize("solver", (*SOLVERS, *FOREIGN), ids=label)
+@pytest.mark.parametrize("solver", ALL, ids=label)
 @pytest.mark.parametrize("denoise", [True, False])
 def test_an_empty_batch_is_solved_to_an_empty_one(solver, denoise):
     how = {"solver": solver, "denoise": denoise, **steps_of(solver, 3)}
@@ -50,7 +49,7 @@ def test_an_empty_batch_has_an_empty_code_and_no_likelihoods(solver):
 
 @pytest.mark.parametrize("solver", FIXED, ids=label)
 def test_a_grid_of_ones_own_may_lead_to_time_zero(solver, sde):
-    grid, model = below_T(sde), model_on(sde)
+    grid, model = to_time_zero(sde), model_on(sde)
     how = {"x": normal(2, 3), "solver": solver, "grid": grid, "seed": 0}
     if float(sde.sigma(0.0)) > 0.0:
         assert sd.sample(model, **how).isfinite().all()
@@ -65,7 +64,7 @@ def test_a_grid_of_ones_own_may_lead_to_time_zero(solver, sde):
 
 @pytest.mark.parametrize("solver", SOLVERS, ids=label)
 @pytest.mark.parametrize("nodes", [(2.0, 0.5, 1e-3), (1.0 + 1e-15, 1e-3)])
-def test_a_grid_beyond_T_is_refused_by_its_name(solver, nodes):
+def test_a_grid_beyond_the_process_is_refused_by_its_name(solver, nodes):
     named = r"grid=FixedGrid" if isinstance(solver, AdaptiveSolver) else r"^FixedGrid.* within$"
     with pytest.raises(ValueError, match=named):
         sd.sample(model_on(), x=normal(2, 3), solver=solver, grid=FixedGrid(nodes))
@@ -76,7 +75,8 @@ def test_a_grid_beyond_T_is_refused_by_its_name(solver, nodes):
 )
 def test_a_solve_that_starts_where_alpha_is_positive_is_taken(solver):
     model, x = model_on(RectifiedFlow()), normal(2, 3)
-    assert sd.sample(model, x=x, solver=solver, grid=below_T(RectifiedFlow()), denoise=False) is not None
+    grid = to_time_zero(RectifiedFlow())
+    assert sd.sample(model, x=x, solver=solver, grid=grid, denoise=False).isfinite().all()
     for how in ({}, {"grid": FixedGrid((1.0, 0.5, 1e-3))}):
         with pytest.raises(ValueError, match=r"solver=.*RectifiedFlow.*smaller T"):
             sd.sample(model, x=x, solver=solver, **how)
