@@ -9,7 +9,13 @@ from torch import Tensor
 from tqdm.auto import tqdm
 
 from scoresde.denoiser import Field
-from scoresde.errors import MaxEvaluations, NonFiniteState, SolveError, StepSizeUnderflow
+from scoresde.errors import (
+    MaxEvaluations,
+    NonFiniteState,
+    SolveError,
+    StepSizeUnderflow,
+    name_calls,
+)
 from scoresde.noise import Noise
 from scoresde.sde import Level
 from scoresde.solvers import AdaptiveSolver
@@ -25,7 +31,7 @@ SAFETY, SHRINK, GROW = 0.8, 0.2, 5.0
 RUNNING, DONE, NONFINITE, UNDERFLOW, EXHAUSTED = range(5)
 
 FAILURES: dict[int, tuple[type[SolveError], str]] = {
-    NONFINITE: (NonFiniteState, "the network's output or the state is NaN or infinite"),
+    NONFINITE: (NonFiniteState, "left the state, or an error estimate, NaN or infinite"),
     UNDERFLOW: (StepSizeUnderflow, "the step size fell below the resolution of the arithmetic"),
     EXHAUSTED: (MaxEvaluations, "the budget max_nfe of network calls is used up"),
 }
@@ -100,7 +106,7 @@ def solve_adaptive(
     bar.close()
     if denoise:
         _finish(every, field, solver, stop, noise)
-    _raise_failures(every, solver, field)
+    _raise_failures(every, solver, field, end)
     return every.x, every.calls
 
 
@@ -172,10 +178,17 @@ def _error_ratio(error: Tensor, before: Tensor, after: Tensor, solver: AdaptiveS
     return (error / scale).detach().double().square().flatten(1).mean(1).sqrt()
 
 
-def _raise_failures(way: _Way, solver: AdaptiveSolver, field: Field) -> None:
+def _raise_failures(way: _Way, solver: AdaptiveSolver, field: Field, end: float) -> None:
+    status = way.status.tolist()
     for reason, (error, what) in FAILURES.items():
-        rows = (way.status == reason).nonzero().flatten().tolist()
-        if rows:
-            level = solver.level(float(way.at[rows[0]]), field.sde, field.data_std)
-            nfe = int(way.calls.max())
-            raise error(what, t=float(level.t), indices=tuple(rows), nfe=nfe, x=way.x)
+        if reason not in status:
+            continue
+        row = status.index(reason)
+        at, last = float(way.at[row]), int(way.calls[row])
+        if reason == NONFINITE:
+            # what a step begins with may come of the call before it; the last step makes one alone
+            first = last if at == end else max(last - solver.evals, 1)
+            what = f"{name_calls(first, last)} of row {row} {what}"
+        lost = tuple(i for i, reached in enumerate(status) if reached != DONE)
+        t = float(solver.level(at, field.sde, field.data_std).t)
+        raise error(what, t=t, indices=lost, nfe=int(way.calls.max()), x=way.x)

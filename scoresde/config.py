@@ -81,12 +81,17 @@ def defaults() -> Config:
         }
     )
     config.sample = ConfigDict(
-        {"solver": "AdamsPC()", "grid": "DensityGrid()", "steps": 20, "batch_size": 500}
+        {
+            "solver": "AdamsPC()",
+            "grid": placeholder(str),  # such as "LogSNRGrid()"; or the default for data_std
+            "steps": 20,
+            "batch_size": 500,
+        }
     )
     config.likelihood = ConfigDict(
         {
             "solver": "AdamsPC()",
-            "grid": "DensityGrid()",
+            "grid": placeholder(str),
             "steps": 32,
             "trace": "Hutchinson(n=4)",
             "batch_size": 200,
@@ -209,7 +214,12 @@ def load(workdir: Path) -> Config:
     path = workdir / FILE
     if not path.is_file():
         raise FileNotFoundError(f"workdir={workdir}: no {FILE} there; `scoresde train` makes it")
-    return ConfigDict(json.loads(path.read_text()))
+    return ConfigDict(json.loads(path.read_text(), object_hook=_with_unset))
+
+
+def _with_unset(values: dict[str, Any]) -> dict[str, Any]:
+    """Return values with None as text that is not set, which a flag may set."""
+    return {key: placeholder(str) if value is None else value for key, value in values.items()}
 
 
 def _names() -> dict[str, Any]:

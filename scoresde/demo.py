@@ -11,7 +11,6 @@ import torch
 from torch import Tensor
 
 from scoresde.config import Config, build_data
-from scoresde.grids import DensityGrid
 from scoresde.metrics import ConfidentShare, MixtureBits, mixture_bits
 from scoresde.report import ACCENT, INK, MUTED, Report, require, stretch
 from scoresde.run import Run, draw, measure, train_run
@@ -101,7 +100,7 @@ def demo(config: Config, workdir: Path) -> Path:
 
 def _draw(run: Run, classifier: ConfidentShare, way: str, solver: Solver, steps: int) -> Drawn:
     start = time.perf_counter()
-    samples, nfe = draw(run, SAMPLES, solver=solver, steps=steps, grid=DensityGrid())
+    samples, nfe = draw(run, SAMPLES, solver=solver, steps=steps)
     seconds = time.perf_counter() - start
     return Drawn(way, samples, nfe, seconds, classifier(samples))
 

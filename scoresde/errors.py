@@ -1,15 +1,56 @@
-"""What a solve raises when it goes wrong: where, for which samples, and what was finished."""
+"""What a solve raises when it goes wrong, and how a hyper-parameter out of range is refused."""
 
 from __future__ import annotations
 
+import math
+from numbers import Integral, Real
+
 from torch import Tensor
+
+
+def require_integer(value: object, name: str, least: int, most: float = math.inf) -> None:
+    """Refuse a hyper-parameter that is no integer from `least` to `most`.
+
+    Raises:
+        ValueError: naming the argument, its value and the range.
+    """
+    if not (isinstance(value, Integral) and least <= int(value) <= most):
+        end = f" to {most:g}" if math.isfinite(most) else " or more"
+        raise ValueError(f"{name}={value!r} must be an integer, {least}{end}")
+
+
+def require_number(
+    value: object,
+    name: str,
+    *,
+    least: float = -math.inf,
+    above: float = -math.inf,
+    most: float = math.inf,
+    below: float = math.inf,
+) -> None:
+    """Refuse a hyper-parameter that is no finite number within the bounds.
+
+    Raises:
+        ValueError: naming the argument, its value and the bounds.
+    """
+    number = float(value) if isinstance(value, Real) else math.nan
+    if not (least <= number <= most and above < number < below):
+        bounds = {"at least": least, "above": above, "at most": most, "below": below}
+        said = "".join(f" and {word} {b:g}" for word, b in bounds.items() if math.isfinite(b))
+        raise ValueError(f"{name}={value!r} must be finite{said}")
+
+
+def name_calls(first: int, last: int) -> str:
+    """Return how an error speaks of the network calls from one to another, counted from 1."""
+    return f"network call {last}" if first == last else f"network calls {first} to {last}"
 
 
 class SolveError(RuntimeError):
     """A solve that could not be completed.
 
     Attributes:
-        t: the time at which it went wrong; that of the first of `indices` where they differ.
+        t: where the step began that went wrong: the earliest, and for an adaptive solve that of
+            the first of `indices` with this error.
         indices: the rows of the batch that went wrong.
         nfe: network evaluations made so far.
         x: the state (B, *) as it was left; rows outside `indices` are finished and sound.

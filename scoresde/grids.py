@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from itertools import pairwise
 from typing import ClassVar
 
+from scoresde.errors import require_integer, require_number
 from scoresde.sde import SDE, Level
 
 # lam is -inf where alpha is 0; grids in lam place their nodes above this and start at T itself
@@ -34,19 +35,25 @@ class Grid(ABC):
         """Return the steps + 1 levels of a solve, from T down to t_min.
 
         Raises:
-            ValueError: steps below 1, or times that do not decrease within [0, T].
+            ValueError: steps that are no integer from 1; times that do not decrease, leave [0, T],
+                or are all but repeated.
         """
-        if steps < 1:
-            raise ValueError(f"steps={steps}: a solve takes at least one step")
+        require_integer(steps, "steps", 1)
         times = self.times(sde, steps)
         if len(times) != steps + 1:
             raise ValueError(f"{self} gives {len(times)} times for {steps} steps, not {steps + 1}")
         if not all(a > b for a, b in pairwise(times)):
             raise ValueError(f"{self} gives times that do not decrease: {times}; take fewer steps")
+        if not 0.0 <= times[-1] < times[0] <= sde.T:
+            raise ValueError(
+                f"{self} leads from t={times[0]} to {times[-1]}, outside [0, {sde.T}] of {sde}; "
+                f"take times within"
+            )
         levels = tuple(sde.level(t) for t in times)
         gaps = [float(after.lam) - float(here.lam) for here, after in pairwise(levels)]
         for k, (gap, after) in enumerate(pairwise(gaps)):
-            if math.isfinite(gap) and min(gap, after) < LEAST_RATIO * max(gap, after):
+            # a step from alpha = 0, or to sigma = 0, is as long as can be
+            if math.isfinite(gap + after) and min(gap, after) < LEAST_RATIO * max(gap, after):
                 raise ValueError(
                     f"{self} has steps of lengths {gap:.3g} and {after:.3g} in lam on both sides "
                     f"of t={times[k + 1]}; leave out levels that are all but repeated"
@@ -94,14 +101,13 @@ class KarrasGrid(Grid):
         rho: how strongly the steps crowd at low noise.
 
     Raises:
-        ValueError: rho that is not positive.
+        ValueError: rho that is not positive and finite.
     """
 
     rho: float = 7.0
 
     def __post_init__(self) -> None:
-        if not self.rho > 0.0:
-            raise ValueError(f"rho={self.rho} must be positive")
+        require_number(self.rho, "rho", above=0.0)
 
     def times(self, sde: SDE, steps: int) -> tuple[float, ...]:
         low, high = (math.exp(-lam / self.rho) for lam in _lam_range(sde))
@@ -131,10 +137,9 @@ class DensityGrid(Grid):
     uniform: float = 0.3
 
     def __post_init__(self) -> None:
-        if not (0.0 < self.uniform <= 1.0 and self.width > 0.0):
-            raise ValueError(
-                f"uniform={self.uniform}, width={self.width}: need 0 < uniform <= 1, width > 0"
-            )
+        require_number(self.mean, "mean")
+        require_number(self.width, "width", above=0.0)
+        require_number(self.uniform, "uniform", above=0.0, most=1.0)
 
     def times(self, sde: SDE, steps: int) -> tuple[float, ...]:
         low, high = _lam_range(sde)
@@ -177,8 +182,9 @@ class FittedGrid(Grid):
     RESOLUTION: ClassVar[int] = 128
 
     def __post_init__(self) -> None:
-        if len(self.lams) < 2 or not all(a < b for a, b in pairwise(self.lams)):
-            raise ValueError(f"lams={self.lams}: need two or more values that increase")
+        rises = all(-math.inf < a < b < math.inf for a, b in pairwise(self.lams))
+        if len(self.lams) < 2 or not rises:
+            raise ValueError(f"lams={self.lams}: need two or more finite values that increase")
 
     def times(self, sde: SDE, steps: int) -> tuple[float, ...]:
         low, high = _lam_range(sde)
@@ -226,14 +232,19 @@ class FixedGrid(Grid):
             later node than T, where x is then taken to be, and end before t_min.
 
     Raises:
-        ValueError: fewer than two nodes, or nodes that do not decrease.
+        ValueError: fewer than two nodes; nodes that do not decrease, or are negative or infinite;
+            at a solve, nodes above T.
     """
 
     nodes: tuple[float, ...]
 
     def __post_init__(self) -> None:
-        if len(self.nodes) < 2 or not all(a > b for a, b in pairwise(self.nodes)):
-            raise ValueError(f"nodes={self.nodes}: need two times or more that decrease")
+        falls = all(math.inf > a > b >= 0.0 for a, b in pairwise(self.nodes))
+        if len(self.nodes) < 2 or not falls:
+            raise ValueError(
+                f"nodes={self.nodes} of a FixedGrid: need two times or more that decrease, from T "
+                f"or below and not beyond 0; sort them, and leave out repeated ones"
+            )
 
     @property
     def steps(self) -> int:

@@ -13,7 +13,7 @@ from tqdm.auto import tqdm
 
 from scoresde.adaptive import solve_adaptive
 from scoresde.denoiser import Field
-from scoresde.errors import NonFiniteState
+from scoresde.errors import NonFiniteState, name_calls
 from scoresde.grids import Grid, default_grid
 from scoresde.noise import Noise
 from scoresde.sde import CLEAN, SDE, Level
@@ -106,7 +106,8 @@ def levels_of(sde: SDE, grid: Grid, count: int, denoise: bool, part: bool) -> tu
     """Return the levels of a solve of `count` steps, the last of them to sigma = 0 with denoise.
 
     Raises:
-        ValueError: a grid that does not lead from T to t_min, unless it may be `part` of the way.
+        ValueError: a grid that does not lead from T to t_min, unless it may be `part` of the way;
+            with denoise, one that leads to sigma = 0 itself.
     """
     if denoise and count == 1:  # T to the data in one go: a grid needs two steps
         return sde.level(sde.T), CLEAN
@@ -116,6 +117,11 @@ def levels_of(sde: SDE, grid: Grid, count: int, denoise: bool, part: bool) -> tu
         raise ValueError(
             f"grid={grid} leads from t={ends[0]} to {ends[1]}, but {sde} is solved from T={sde.T} "
             f"to t_min={sde.t_min}; give the grid these ends, or the process those"
+        )
+    if denoise and levels[-1].sigma == 0.0:
+        raise ValueError(
+            f"grid={grid} leads to sigma = 0 itself, at t={ends[1]}; leave that time out, or set "
+            f"denoise=False"
         )
     return (*levels, CLEAN) if denoise else levels
 
@@ -215,9 +221,11 @@ def _check_finite(x: Tensor, sums: list[Tensor], levels: Sequence[Level], calls:
         return
     first = int((~finite).any(1).nonzero()[0])
     rows = tuple((~finite).any(0).nonzero().flatten().tolist())
+    here, there, before = levels[first], levels[first + 1], calls[first - 1] if first else 0
     raise NonFiniteState(
-        "the state became NaN or infinite on the way",
-        t=float(levels[first + 1].t),
+        f"{name_calls(before + 1, calls[first])}, of the step to t = {there.t:.6g}, left the state "
+        f"NaN or infinite",
+        t=float(here.t),
         indices=rows,
         nfe=calls[first],
         x=x,

@@ -75,8 +75,8 @@ class Run:
         solver = configs.build_at(self.config, f"{section}.solver", Solver)
         if isinstance(solver, AdaptiveSolver):
             return {"solver": solver}
-        grid = configs.build_at(self.config, f"{section}.grid", Grid)
-        return {"solver": solver, "grid": grid, "steps": self.config[section].steps}
+        grid, steps = _grid(self.config, section), self.config[section].steps
+        return {"solver": solver, "grid": grid, "steps": steps}
 
 
 def build_run(config: Config) -> Run:
@@ -93,7 +93,7 @@ def build_run(config: Config) -> Run:
         solver = configs.build_at(config, f"{section}.solver", Solver)
         if section == "likelihood" and solver.stochastic:
             raise ValueError(f"config.likelihood.solver: {solver} is stochastic, the flow is not")
-        configs.build_at(config, f"{section}.grid", Grid)
+        _grid(config, section)
     configs.build_at(config, "likelihood.trace", Trace)
     data, transform = configs.build_data(config)
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
@@ -221,6 +221,12 @@ def evaluator(run: Run, seed: int = 0) -> Evaluate:
         ).to("cpu")
 
     return evaluate
+
+
+def _grid(config: Config, section: str) -> Grid | None:
+    """Return the grid of a section of a configuration; None is the default for its data."""
+    named = config[section].grid is not None
+    return configs.build_at(config, f"{section}.grid", Grid) if named else None
 
 
 def _schedule(config: Config) -> Warmup | CosineDecay:

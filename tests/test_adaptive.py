@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass, replace
 
 import pytest
@@ -145,6 +146,8 @@ def test_nan_from_the_network_names_time_and_rows_and_keeps_the_others(call, den
         sd.sample(failing(call), cond={"mark": mark}, **how)
     error = caught.value
     assert error.indices == (1, 3)
+    first, last = map(int, re.match(r"network calls (\d+) to (\d+) of row 1", str(error)).groups())
+    assert first <= call <= last <= first + DormandPrince().evals
     assert VPSDE().t_min <= error.t <= 1.0
     assert f"{error.t:.6g}" in str(error)
     assert error.nfe > 0
@@ -156,8 +159,8 @@ def test_nan_in_the_very_last_call_of_an_adaptive_solve_is_no_silent_nan():
     mark = torch.tensor([0.0, 1.0])[:, None]
     how = {"x": normal(2, 3), "cond": {"mark": mark}, "solver": DormandPrince()}
     model = failing(10**9)
-    sd.sample(model, **how)
-    with pytest.raises(NonFiniteState, match="rows 1") as caught:
+    last = int(sd.solve(model, **how).nfe[1])
+    with pytest.raises(NonFiniteState, match=rf"^network call {last} of row 1 .*rows 1") as caught:
         sd.sample(failing(model.net.calls), **how)
     assert caught.value.indices == (1,)
     assert caught.value.t == pytest.approx(VPSDE().t_min)
@@ -165,21 +168,40 @@ def test_nan_in_the_very_last_call_of_an_adaptive_solve_is_no_silent_nan():
 
 
 @pytest.mark.parametrize("call", [1, 3, 6])
-def test_nan_on_a_fixed_grid_names_the_level_it_first_shows_at(call):
+def test_nan_on_a_fixed_grid_names_the_level_and_the_number_of_the_call(call):
     mark = torch.tensor([0.0, 1.0, 0.0])[:, None]
     how = {"x": normal(3, 3), "cond": {"mark": mark}, "solver": sd.Euler(), "steps": 6}
-    with pytest.raises(NonFiniteState, match="rows 1") as caught:
+    with pytest.raises(NonFiniteState, match=rf"^network call {call}, of .*rows 1") as caught:
         sd.sample(failing(call), **how)
     error, levels = caught.value, sd.solve(failing(10**9), **how).levels
-    assert error.indices == (1,)
-    assert error.t == levels[call].t
+    assert (error.indices, error.nfe) == ((1,), call)
+    assert error.t == levels[call - 1].t
+    assert f"step to t = {levels[call].t:.6g}, left" in str(error)
     assert torch.equal(error.x[[0, 2]], sd.sample(failing(10**9), **how)[[0, 2]])
 
 
 @pytest.mark.parametrize("solver", FIXED, ids=label)
 def test_no_solver_hides_a_nan(solver):
-    with pytest.raises(NonFiniteState):
-        sd.sample(failing(4), (2, 3), cond={"mark": torch.ones(2, 1)}, solver=solver, steps=6)
+    how = {"cond": {"mark": torch.ones(2, 1)}, "solver": solver, "steps": 6}
+    with pytest.raises(NonFiniteState, match=r"^network calls? (\d+)") as caught:
+        sd.sample(failing(4), (2, 3), **how)
+    first, last = re.match(r"network calls? (\d+)(?: to (\d+))?,", str(caught.value)).groups()
+    assert int(first) <= 4 <= int(last or first) == caught.value.nfe
+
+
+def test_every_sample_that_went_wrong_is_named_whatever_it_was():
+    speed = torch.tensor([0.0, 1e4, 0.0])[:, None]
+    mark = torch.tensor([0.0, 0.0, 1.0])[:, None]
+
+    class Both(Stiff):
+        def forward(self, x, t, speed, mark):
+            return torch.where(mark > 0.0, torch.nan, super().forward(x, t, speed))
+
+    how = {"cond": {"speed": speed, "mark": mark}, "solver": DormandPrince(max_nfe=60)}
+    with pytest.raises(NonFiniteState, match=r"of row 2 .*rows 1, 2\)") as caught:
+        sd.sample(Denoiser(Both(), VPSDE(), "v"), x=normal(3, 3), **how)
+    assert caught.value.indices == (1, 2)
+    assert caught.value.x[0].isfinite().all()
 
 
 def test_a_likelihood_hides_no_nan():

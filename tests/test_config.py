@@ -12,6 +12,7 @@ from torch import nn
 import scoresde as sd
 from scoresde import config, nets
 from scoresde.data import Dataset
+from scoresde.flags import parse
 from scoresde.training import DSM, LogNormalTimes, losses
 
 CONFIGS = sorted(Path(__file__).parents[1].joinpath("configs").glob("*.py"))
@@ -142,6 +143,21 @@ def test_a_configuration_survives_its_file(tmp_path):
     assert config.load(tmp_path).to_dict() == settings.to_dict()
     with pytest.raises(FileNotFoundError, match="scoresde train"):
         config.load(tmp_path / "elsewhere")
+
+
+def test_a_grid_that_is_not_named_can_be_and_is_the_default_for_the_data(tmp_path):
+    assert config.defaults().sample.grid is config.defaults().likelihood.grid is None
+    folder = f"--workdir={tmp_path}"
+    config.save(config.defaults(), tmp_path)
+    named = parse("sample", [folder, "--config.sample.grid=LogSNRGrid()"]).config
+    assert config.build_at(named, "sample.grid", sd.Grid) == sd.LogSNRGrid()
+    named = parse("demo", ["--config.likelihood.grid=KarrasGrid(rho=5.0)"]).config
+    assert config.build_at(named, "likelihood.grid", sd.Grid) == sd.KarrasGrid(5.0)
+    # runs of before name a grid, and keep it
+    settings = config.defaults()
+    settings.sample.grid = "DensityGrid()"
+    config.save(settings, tmp_path)
+    assert parse("sample", [folder]).config.sample.grid == "DensityGrid()"
 
 
 def test_continuous_data_are_standardised(tmp_path):

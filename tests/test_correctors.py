@@ -272,5 +272,5 @@ def test_predictor_corrector_of_the_papers_code_corrects_before_it_predicts(mixt
 
 @pytest.mark.parametrize("options", [{"step_size": 2.0}, {"step_size": 0.0}, {"friction": -1.0}])
 def test_underdamped_langevin_refuses_steps_out_of_range(options):
-    with pytest.raises(ValueError, match=r"0 < step_size < 2 and friction >= 0"):
+    with pytest.raises(ValueError, match=next(iter(options))):
         UnderdampedLangevin(**options)

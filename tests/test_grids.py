@@ -173,11 +173,14 @@ def test_fixed_grids_hold_their_nodes():
     assert grid.times(VPSDE(), 3) == (1.0, 0.5, 0.2, 0.001)
     with pytest.raises(ValueError, match="steps=4, but the grid has 3 steps"):
         grid.levels(VPSDE(), 4)
-    for nodes in ((0.2, 0.5), (0.5, 0.5), (0.5, math.nan), (1.0,), ()):
-        with pytest.raises(ValueError, match=r"nodes=.*two times or more that decrease"):
+    for nodes in (
+        *((0.2, 0.5), (0.5, 0.5), (0.5, math.nan), (math.nan, 0.5), (1.0,), ()),
+        *((math.inf, 0.5), (0.5, -0.1), (0.5, -math.inf)),
+    ):
+        with pytest.raises(ValueError, match=r"nodes=.* FixedGrid: .*two times or more .*sort"):
             FixedGrid(nodes)
     assert (grid.steps, UniformGrid().steps) == (3, None)
-    with pytest.raises(ValueError, match=r"t=1.5 is outside \[0, 1.0\]"):
+    with pytest.raises(ValueError, match=r"FixedGrid.* t=1.5 to 0.5, outside \[0, 1.0\] of VPSDE"):
         FixedGrid((1.5, 0.5)).levels(VPSDE(), 1)
 
 

@@ -7,6 +7,7 @@ import pytest
 import torch
 import torchsde
 from conftest import generator, spread
+from scipy.integrate import DOP853, LSODA, RK45, OdeSolver
 from solver_examples import model_on
 
 import scoresde as sd
@@ -155,7 +156,7 @@ def test_scipy_follows_the_exact_flow_both_ways(sde, steps):
     torch.testing.assert_close(code, x, rtol=1e-6, atol=1e-6)
 
 
-@pytest.mark.parametrize("method", ["RK45", "DOP853"])
+@pytest.mark.parametrize("method", [RK45, DOP853, LSODA])
 def test_scipy_agrees_with_our_own_at_tight_tolerances(mixture, method):
     model, x = mixture.denoiser(sd.VPSDE()), start()
     how = {"x": x, "denoise": False}
@@ -164,6 +165,12 @@ def test_scipy_agrees_with_our_own_at_tight_tolerances(mixture, method):
         ours = sd.sample(model, solver=kind(1e-9, 1e-9), **how)
         torch.testing.assert_close(ours, theirs.x, rtol=1e-6, atol=1e-6)
     assert int(theirs.nfe[0]) > 50
+
+
+def test_the_calls_of_scipy_under_unic_are_counted():
+    model, solver = model_on(dtype=torch.float64), sd.UniC(SciPySolver(rtol=1e-5, atol=1e-5))
+    solution = sd.solve(model, x=start()[:1], solver=solver, steps=4)
+    assert int(solution.nfe[0]) == model.net.calls > 20
 
 
 def test_scipy_solves_each_sample_by_itself_with_its_condition():
@@ -190,15 +197,54 @@ def test_what_scipy_cannot_do_is_refused():
         sd.sample(model, x=start(), solver=solver, steps=2, grad=True)
 
 
-def test_scipy_names_the_sample_that_went_wrong():
-    class Broken(torch.nn.Module):
-        def forward(self, x, t):
-            return torch.where(x[:, :1] > 10.0, torch.nan, x)
+@pytest.mark.parametrize(
+    "method", ["RK45", "DOP835", OdeSolver, int, RK45(lambda t, y: y, 0, [1], 1)]
+)
+def test_scipy_takes_its_classes_of_methods_alone(method):
+    with pytest.raises(ValueError, match=r"method=.* give a class such as scipy.integrate.RK45"):
+        SciPySolver(method)
 
-    x = start()
-    x[1] = 20.0
-    model = sd.Denoiser(Broken(), sd.VPSDE(), "v")
-    with pytest.raises(sd.NonFiniteState, match="rows 1") as caught:
-        sd.sample(model, x=x, solver=SciPySolver(), steps=1, denoise=False)
-    assert caught.value.x.shape == x.shape
-    assert caught.value.x[0].isfinite().all()
+
+class Marked(torch.nn.Module):
+    """A field that does in some samples what they are marked with."""
+
+    def forward(self, x, t, mark):
+        jump = torch.where(t[:, None] < 0.5, 1e22, 0.0) + 0.0 * x
+        wavy = (3e4 * t[:, None]).cos()
+        calm = x / (1.0 + x * x)
+        out = torch.where(mark == 1.0, torch.where(t[:, None] < 0.3, torch.nan, calm), calm)
+        out = torch.where(mark == 2.0, jump, out)
+        return torch.where(mark == 3.0, wavy, out)
+
+
+@pytest.mark.parametrize(
+    ("mark", "error", "named"),
+    [
+        (1.0, sd.NonFiniteState, r"network call \d+ of a sample gave NaN"),
+        (2.0, sd.StepSizeUnderflow, r"step size"),
+        (3.0, sd.MaxEvaluations, r"max_nfe"),
+    ],
+)
+def test_scipy_names_the_samples_that_went_wrong_and_keeps_the_others(mark, error, named):
+    model, x = sd.Denoiser(Marked(), sd.VPSDE(), "v"), torch.cat([start(), start(1)])
+    marks = mark * torch.tensor([0.0, 1.0, 0.0, 1.0, 0.0, 0.0], dtype=x.dtype)[:, None]
+    how = {"x": x, "solver": SciPySolver(RK45, 1e-6, 1e-6, 2000), "steps": 1, "denoise": False}
+    with pytest.raises(error, match=rf"{named}.* at t = .*\(rows 1, 3\)") as caught:
+        sd.sample(model, cond={"mark": marks}, **how)
+    expected = sd.sample(model, cond={"mark": 0.0 * marks}, **how)
+    others = [0, 2, 4, 5]
+    assert caught.value.indices == (1, 3)
+    assert torch.equal(caught.value.x[others], expected[others])
+    assert sd.VPSDE().t_min < caught.value.t < {1.0: 0.3, 2.0: 0.51, 3.0: 1.0}[mark]
+    assert 0 < caught.value.nfe <= 2000
+
+
+def test_the_budget_of_scipy_is_each_samples_over_all_steps():
+    model, x, budget = pair().denoiser(sd.VPSDE()), start(), 10_000
+    how = {"x": x, "steps": 3, "denoise": False}
+    solution = sd.solve(model, solver=SciPySolver(max_nfe=budget), **how)
+    enough = int(solution.nfe[0])
+    assert torch.equal(sd.sample(model, solver=SciPySolver(max_nfe=enough), **how), solution.x)
+    with pytest.raises(sd.MaxEvaluations) as caught:
+        sd.sample(model, solver=SciPySolver(max_nfe=enough // 2), **how)
+    assert caught.value.nfe == enough // 2

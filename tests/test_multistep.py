@@ -419,12 +419,24 @@ def test_unic_adds_no_network_call(mixture):
 
 @pytest.mark.parametrize(
     "solver",
-    [DDIM(1.0), DormandPrince(), AdamsPC(), UniPC(), UniC(), sd.AnnealedLangevin()],
+    [
+        *(DDIM(1.0), DormandPrince(), AdamsPC(), UniPC(), UniC(), sd.AnnealedLangevin()),
+        *(sd.StochasticAdamsPC(0.0), sd.SASolver(2, 1, tau=0.0)),
+    ],
     ids=label,
 )
 def test_unic_refuses_what_it_cannot_correct(solver):
     with pytest.raises(ValueError, match=r"solver=.*deterministic"):
         UniC(solver)
+
+
+def test_unic_goes_on_sa_solver_without_its_corrector(mixture):
+    model, x = mixture.denoiser(VPSDE()), normal(6, 2)
+    ends = [
+        sd.sample(model, x=x, solver=UniC(inner), steps=8)
+        for inner in (sd.SASolver(2, 0, tau=0.0), ExponentialAdams(2))
+    ]
+    assert close(*ends)
 
 
 @pytest.mark.parametrize(

@@ -16,6 +16,8 @@ from solver_examples import SOLVERS, label
 
 from scoresde import (
     DDIM,
+    IPNDM,
+    SEEDS,
     VESDE,
     VPSDE,
     AdaptiveSolver,
@@ -283,6 +285,29 @@ class AnyOrder(DPMSolverPP):
 
 
 @dataclass(frozen=True)
+class NoTop(DPMSolverPP):
+    """Takes an order above those it has."""
+
+    most = 10**6
+
+
+@dataclass(frozen=True)
+class AnyNodes(IPNDM):
+    """Takes a number of slopes that it has no weights for."""
+
+    def __post_init__(self):
+        pass
+
+
+@dataclass(frozen=True)
+class AnyStages(SEEDS):
+    """Takes a number of stages at which it makes something else."""
+
+    def __post_init__(self):
+        pass
+
+
+@dataclass(frozen=True)
 class Pathless(DDIM):
     """Draws by the number of the level, and says that it follows a path."""
 
@@ -370,6 +395,9 @@ MUTANTS = [
     (Chatty(), Euler(), "compiles"),
     (Hoarding(), Euler(), "history"),
     (AnyOrder(), DPMSolverPP(), "history"),
+    (NoTop(), DPMSolverPP(), "history"),
+    (AnyNodes(), IPNDM(), "history"),
+    (AnyStages(), SEEDS(), "history"),
     (Remembering(), Euler(), "stateless"),
     (Undecorated(), Euler(), "stateless"),
     (Detached(), Euler(), "gradients"),

@@ -1,5 +1,6 @@
 """Runs from a configuration: what is settled once, computed once, and refused before training."""
 
+import math
 import sys
 
 import numpy as np
@@ -53,6 +54,16 @@ def test_the_transform_is_of_the_data_that_were_trained_on(tmp_path):
     ):
         assert other.transform == done.transform
         assert other.model.data_std == done.model.data_std
+
+
+def test_a_run_is_sampled_on_the_default_grid_for_its_data_or_on_the_one_named(tmp_path):
+    done, drawn = run.train_run(tiny("digits()"), tmp_path), []
+    for name in (None, "DensityGrid()", f"DensityGrid(mean={math.log(done.model.data_std) - 0.5})"):
+        done.config.sample.grid = name
+        drawn.append(run.draw(done, 20)[0])
+    assert abs(done.model.data_std - 1.0) > 0.1
+    assert torch.equal(drawn[0], drawn[2])
+    assert not torch.equal(drawn[0], drawn[1])
 
 
 def test_the_training_data_are_transformed_once(tmp_path, monkeypatch):

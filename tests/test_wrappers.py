@@ -183,8 +183,8 @@ def test_churn_walks_no_span_of_a_brownian_path_twice():
 @pytest.mark.parametrize(
     ("make", "match"),
     [
-        (lambda: Restart(bottom=1.0, top=0.5), r"bottom=1.0, top=0.5: need 0 < bottom < top"),
-        (lambda: Restart(steps=0), r"steps=0, repeats=2"),
+        (lambda: Restart(bottom=1.0, top=0.5), r"top=0.5 must be finite and above 1"),
+        (lambda: Restart(steps=0), r"steps=0 must be an integer, 1 or more"),
         (lambda: Restart(DormandPrince()), r"solver=DormandPrince.*takes no steps on a grid"),
         (lambda: Restart(Langevin()), r"solver=Langevin"),
         (lambda: Churned(amount=-0.1), r"amount=-0.1"),

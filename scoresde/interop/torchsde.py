@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from scoresde.denoiser import Field
+from scoresde.errors import require_number
 from scoresde.noise import Noise, SeededNoise
 from scoresde.sde import Level
 from scoresde.solvers import Solver, Step
@@ -112,8 +113,8 @@ class TorchsdeSolver(Solver):
         eta: amount of noise.
 
     Raises:
-        ValueError: eta that is not positive; at the start of a solve, f or g^2 infinite at its
-            first level, or levels that differ from sample to sample.
+        ValueError: another method; eta that is not positive and finite; at the start of a solve,
+            f or g^2 infinite at its first level, or levels that differ from sample to sample.
     """
 
     method: Method = Method.SRK
@@ -121,8 +122,9 @@ class TorchsdeSolver(Solver):
     stochastic = True
 
     def __post_init__(self) -> None:
-        if not self.eta > 0.0:
-            raise ValueError(f"eta={self.eta} must be positive; without noise take an ODE solver")
+        if not isinstance(self.method, Method):
+            raise ValueError(f"method={self.method!r} must be one of {[*map(str, Method)]}")
+        require_number(self.eta, "eta", above=0.0)
 
     @property
     def order(self) -> int:

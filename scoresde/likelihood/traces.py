@@ -10,6 +10,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from scoresde.errors import require_integer
 from scoresde.likelihood.jacobian import Jacobian
 from scoresde.noise import Noise
 
@@ -69,8 +70,7 @@ class Hutchinson(Trace):
     gaussian: bool = False
 
     def __post_init__(self) -> None:
-        if not (isinstance(self.n, int) and self.n >= 1):
-            raise ValueError(f"n={self.n}: the number of probes is an integer, and at least 1")
+        require_integer(self.n, "n", 1)
 
     def estimate(self, jacobian: Jacobian, noise: Noise) -> Estimate:
         x = jacobian.like

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from scoresde.denoiser import Field
+from scoresde.errors import require_integer
 from scoresde.noise import Noise
 from scoresde.sde import Level
 from scoresde.solvers.base import Solver, Step
@@ -59,8 +60,7 @@ class AdamsPC(Solver):
     stochastic = False
 
     def __post_init__(self) -> None:
-        if self.order not in range(1, 5):
-            raise ValueError(f"order={self.order} must lie between 1 and 4")
+        require_integer(self.order, "order", 1, 4)
 
     def step(
         self,

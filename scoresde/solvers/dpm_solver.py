@@ -8,6 +8,7 @@ from typing import ClassVar
 from torch import Tensor
 
 from scoresde.denoiser import Field
+from scoresde.errors import require_integer
 from scoresde.noise import Noise
 from scoresde.sde import SDE, Level
 from scoresde.solvers.base import Solver, Step
@@ -28,8 +29,7 @@ class _SingleStep(Solver):
     stochastic = False
 
     def __post_init__(self) -> None:
-        if self.order not in (1, 2, 3):
-            raise ValueError(f"order={self.order} must be 1, 2 or 3")
+        require_integer(self.order, "order", 1, 3)
 
     @property
     def evals(self) -> int:
@@ -104,8 +104,7 @@ class DPMSolverFast(Solver):
     evals = 3
 
     def __post_init__(self) -> None:
-        if self.calls < 1:
-            raise ValueError(f"calls={self.calls}: a solve takes at least one network call")
+        require_integer(self.calls, "calls", 1)
 
     def init(self, field: Field, x: Tensor, level: Level) -> int:
         _EPS.check(self, field.sde, level)
@@ -144,8 +143,7 @@ class DPMSolverAdaptive(AdaptiveSolver):
     stochastic = False
 
     def __post_init__(self) -> None:
-        if self.order not in (2, 3):
-            raise ValueError(f"order={self.order} must be 2 or 3")
+        require_integer(self.order, "order", 2, 3)
         super().__post_init__()
 
     @property

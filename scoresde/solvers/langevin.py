@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from scoresde.denoiser import Field
+from scoresde.errors import require_number
 from scoresde.noise import Noise
 from scoresde.sde import Level
 from scoresde.solvers.base import Corrector, Step
@@ -29,10 +30,16 @@ class Langevin(Corrector):
         snr: ratio of the drift's norm to the noise's, times a constant; the r of the paper.
         batch_mean_norms: take the norms' means over the batch, as the paper's code does; samples
             then depend on their batch mates.
+
+    Raises:
+        ValueError: snr negative or not finite.
     """
 
     snr: float = 0.16
     batch_mean_norms: bool = False
+
+    def __post_init__(self) -> None:
+        require_number(self.snr, "snr", least=0.0)
 
     def step(
         self, field: Field, x: Tensor, here: Level, there: Level, state: Any, noise: Noise
@@ -57,9 +64,16 @@ class FixedLangevin(Corrector):
 
     Attributes:
         step_size: e, in units of x^2, or a function from a level to it.
+
+    Raises:
+        ValueError: step_size negative or not finite.
     """
 
     step_size: float | Callable[[Level], Scalar] = 1e-6
+
+    def __post_init__(self) -> None:
+        if not callable(self.step_size):
+            require_number(self.step_size, "step_size", least=0.0)
 
     def step(
         self, field: Field, x: Tensor, here: Level, there: Level, state: Any, noise: Noise
@@ -77,9 +91,15 @@ class AnnealedLangevin(Corrector):
 
     Attributes:
         snr: the step's deviation sqrt(2 e) is 2 snr sigma.
+
+    Raises:
+        ValueError: snr negative or not finite.
     """
 
     snr: float = 0.16
+
+    def __post_init__(self) -> None:
+        require_number(self.snr, "snr", least=0.0)
 
     def step(
         self, field: Field, x: Tensor, here: Level, there: Level, state: Any, noise: Noise

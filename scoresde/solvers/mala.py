@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from scoresde.denoiser import Field
+from scoresde.errors import require_number
 from scoresde.noise import Noise
 from scoresde.sde import Level
 from scoresde.solvers.base import Corrector, Step
@@ -34,10 +35,16 @@ class MALA(Corrector):
 
     Attributes:
         snr: the proposal's deviation sqrt(2 e) is 2 snr sigma.
+
+    Raises:
+        ValueError: snr negative or not finite.
     """
 
     snr: float = 0.3
     order = 1  # for Gaussian marginals, which it leaves as they are
+
+    def __post_init__(self) -> None:
+        require_number(self.snr, "snr", least=0.0)
 
     def nfe(self, steps: int, denoise: bool) -> int:
         return 1 + super().nfe(steps, denoise)

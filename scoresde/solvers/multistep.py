@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from torch import Tensor
 
 from scoresde.denoiser import Field
+from scoresde.errors import require_integer
 from scoresde.noise import Noise
 from scoresde.sde import Level
 from scoresde.solvers.base import Solver, Step, lacks_data
@@ -82,8 +83,7 @@ class ExponentialAdams(Multistep):
     most = 4
 
     def __post_init__(self) -> None:
-        if not 1 <= self.order <= self.most:
-            raise ValueError(f"order={self.order} must lie between 1 and {self.most}")
+        require_integer(self.order, "order", 1, self.most)
 
     @property
     def nodes(self) -> int:

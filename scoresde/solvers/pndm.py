@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from torch import Tensor
 
 from scoresde.denoiser import Field
+from scoresde.errors import require_integer
 from scoresde.noise import Noise
 from scoresde.sde import Level
 from scoresde.solvers.base import Step, lacks_data
@@ -39,8 +40,7 @@ class IPNDM(Multistep):
     order = 1
 
     def __post_init__(self) -> None:
-        if self.nodes not in range(1, 5):
-            raise ValueError(f"nodes={self.nodes} must lie between 1 and 4")
+        require_integer(self.nodes, "nodes", 1, 4)
 
     def weights(self, lams: Sequence[Scalar], stop: Scalar, field: Field) -> Sequence[Scalar]:
         rise = exp(-lams[0]) * expm1(lams[0] - stop)  # of sigma / alpha

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from torch import Tensor
 
 from scoresde.denoiser import Field
+from scoresde.errors import require_integer
 from scoresde.noise import Noise
 from scoresde.sde import Level
 from scoresde.solvers.base import Corrector, Solver, Step
@@ -53,8 +54,7 @@ class PredictorCorrector(Solver):
     stochastic = True
 
     def __post_init__(self) -> None:
-        if self.corrections < 1:
-            raise ValueError(f"corrections={self.corrections}: at least one, or no corrector")
+        require_integer(self.corrections, "corrections", 1)
         if isinstance(self.predictor, Corrector):
             raise ValueError(f"predictor={self.predictor} stays at a level; it cannot predict")
         if isinstance(self.predictor, AdaptiveSolver | DPMSolverFast):

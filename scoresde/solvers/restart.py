@@ -9,6 +9,7 @@ from typing import Any
 from torch import Tensor
 
 from scoresde.denoiser import Field
+from scoresde.errors import require_integer, require_number
 from scoresde.grids import Grid, KarrasGrid
 from scoresde.noise import Noise
 from scoresde.sde import Level, forward_kernel
@@ -30,12 +31,16 @@ class Restart(Solver):
 
     Wrap once more for a second interval: each interval is solved again by the plain solver, as in
     the paper. The interval has steps of its own, so that the error vanishes only where both the
-    grid and `steps` become fine. The calls that `nfe` declares are those on a grid that ends at
-    t_min.
+    grid and `steps` become fine.
+
+    A solve that takes no step over `bottom` does not restart: one from T to sigma = 0 at once, and
+    those on a part of the way that starts at `bottom` or below, or ends above. `nfe` declares the
+    calls of a solve that does.
 
     Attributes:
         solver: what to wrap. A history starts afresh at the top, and goes on from the bottom.
-        bottom: sigma / alpha from which to restart: the first level of the grid at it or below.
+        bottom: sigma / alpha from which to restart: the first level of the grid at it or below,
+            which is t_min where a coarse grid has no other.
         top: sigma / alpha up to which noise is added.
         steps: from the top to the bottom.
         repeats: how often.
@@ -56,10 +61,10 @@ class Restart(Solver):
     stochastic = True
 
     def __post_init__(self) -> None:
-        if not 0.0 < self.bottom < self.top:
-            raise ValueError(f"bottom={self.bottom}, top={self.top}: need 0 < bottom < top")
-        if self.steps < 1 or self.repeats < 1:
-            raise ValueError(f"steps={self.steps}, repeats={self.repeats}: need one at least")
+        require_number(self.bottom, "bottom", above=0.0)
+        require_number(self.top, "top", above=self.bottom)
+        require_integer(self.steps, "steps", 1)
+        require_integer(self.repeats, "repeats", 1)
         if isinstance(self.solver, Corrector | AdaptiveSolver | DPMSolverFast):
             raise ValueError(
                 f"solver={self.solver} takes no steps on a grid; wrap one that does, such as Heun"

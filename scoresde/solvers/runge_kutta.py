@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from scoresde.denoiser import Field
+from scoresde.errors import require_integer, require_number
 from scoresde.noise import Noise
 from scoresde.sde import SDE, Level
 from scoresde.solvers.base import Solver, Step
@@ -39,7 +40,8 @@ class AdaptiveSolver(Solver):
         longest: the longest step, in the variable that steps are measured in.
 
     Raises:
-        ValueError: tolerances that are not positive, or max_nfe too small for one step.
+        ValueError: tolerances that are not positive and finite, or max_nfe too small for one step
+            and one to sigma = 0.
     """
 
     rtol: float = 1e-5
@@ -48,13 +50,9 @@ class AdaptiveSolver(Solver):
     longest = math.inf
 
     def __post_init__(self) -> None:
-        if not (self.rtol > 0.0 and self.atol > 0.0):
-            raise ValueError(f"rtol={self.rtol}, atol={self.atol} must be positive")
-        if self.max_nfe < self.nfe(2, denoise=True):
-            raise ValueError(
-                f"max_nfe={self.max_nfe}: one step and one to sigma = 0 take "
-                f"{self.nfe(2, denoise=True)} network calls"
-            )
+        require_number(self.rtol, "rtol", above=0.0)
+        require_number(self.atol, "atol", above=0.0)
+        require_integer(self.max_nfe, "max_nfe", self.nfe(2, denoise=True))
 
     @abstractmethod
     def position(self, level: Level, data_std: float) -> Scalar:

@@ -9,9 +9,10 @@ from typing import Any
 from torch import Tensor
 
 from scoresde.denoiser import Field
+from scoresde.errors import require_integer
 from scoresde.noise import Noise
 from scoresde.sde import Level
-from scoresde.solvers.base import Solver, Step
+from scoresde.solvers.base import Solver, Step, lacks_data
 from scoresde.solvers.reverse import ReverseSolver, Tau, reverse_kernel
 from scoresde.tensors import Scalar, Term, expm1, lincomb
 
@@ -42,8 +43,7 @@ class SEEDS(ReverseSolver):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if self.stages not in (1, 2, 3):
-            raise ValueError(f"stages={self.stages} must be 1, 2 or 3")
+        require_integer(self.stages, "stages", 1, 3)
 
     @property
     def order(self) -> int:
@@ -54,11 +54,14 @@ class SEEDS(ReverseSolver):
         return self.stages
 
     def init(self, field: Field, x: Tensor, level: Level) -> None:
-        require_data(field, self)
+        if lacks_data(level):
+            require_data(field, self)
 
     def step(
         self, field: Field, x: Tensor, here: Level, there: Level, state: Any, noise: Noise
     ) -> Step:
+        if lacks_data(there):  # an encoding may end where it cannot start
+            require_data(field, self)
         tau, h, n = self.amount(here), there.lam - here.lam, self.stages
         rate = 1.0 + tau * tau
         levels = [here, *(field.sde.level_at(here.lam + k / n * h) for k in range(1, n)), there]

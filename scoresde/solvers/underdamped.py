@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from torch import Tensor
 
 from scoresde.denoiser import Field
+from scoresde.errors import require_number
 from scoresde.noise import Noise
 from scoresde.sde import Level
 from scoresde.solvers.base import Corrector, Step
@@ -34,18 +35,15 @@ class UnderdampedLangevin(Corrector):
         friction: g sigma; the walk keeps its direction over some sigma / friction.
 
     Raises:
-        ValueError: step_size outside (0, 2), a negative friction.
+        ValueError: step_size outside (0, 2), friction negative or not finite.
     """
 
     step_size: float = 0.5
     friction: float = 1.0
 
     def __post_init__(self) -> None:
-        if not (0.0 < self.step_size < 2.0 and self.friction >= 0.0):
-            raise ValueError(
-                f"step_size={self.step_size}, friction={self.friction}: "
-                f"need 0 < step_size < 2 and friction >= 0"
-            )
+        require_number(self.step_size, "step_size", above=0.0, below=2.0)
+        require_number(self.friction, "friction", least=0.0)
 
     def step(
         self,

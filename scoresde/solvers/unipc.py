@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 from torch import Tensor
 
 from scoresde.denoiser import Field, Prediction
+from scoresde.errors import require_integer
 from scoresde.noise import Noise
 from scoresde.sde import Level
 from scoresde.solvers.adams import AdamsPC
@@ -18,6 +19,7 @@ from scoresde.solvers.frames import EpsFrame, Frame, X0Frame
 from scoresde.solvers.interpolation import BH2, Blend, Coordinate, Lam, adams_weights
 from scoresde.solvers.multistep import ExponentialAdams, History, weighted
 from scoresde.solvers.runge_kutta import AdaptiveSolver
+from scoresde.solvers.stochastic_adams import SASolver, StochasticAdamsPC
 from scoresde.tensors import Scalar, Term, lincomb
 
 
@@ -60,7 +62,7 @@ class UniPC(UniP):
         blend: `BH1()`, `BH2()` or `Vary()`: the function B, for steps that interpolate two slopes.
 
     Raises:
-        ValueError: an order below 1.
+        ValueError: another order.
     """
 
     order: int = 3
@@ -134,9 +136,8 @@ class UniC(Solver):
     stochastic = False
 
     def __post_init__(self) -> None:
-        if self.nodes not in range(1, UniP.most + 1):
-            raise ValueError(f"nodes={self.nodes} must lie between 1 and {UniP.most}")
-        unfit = isinstance(self.solver, (AdaptiveSolver, AdamsPC, Corrector, UniC, UniPC))
+        require_integer(self.nodes, "nodes", 1, UniP.most)
+        unfit = isinstance(self.solver, (AdaptiveSolver, Corrector)) or _corrects(self.solver)
         if unfit or self.solver.stochastic:
             raise ValueError(
                 f"solver={self.solver}: UniC goes on a deterministic solver for fixed grids that "
@@ -173,6 +174,7 @@ class UniC(Solver):
             prediction = _moved(corrected, self.frame, slopes[0][1], here, field)
         known = _Known(field, here, prediction)
         new, inner, _ = self.solver.step(known, corrected, here, there, inner, noise)
+        field.nfe += known.nfe
         scale = self.frame.scale(here, field.data_std)
         return Step(new, (_Past(scale, corrected, new, slopes) if slopes else None, inner))
 
@@ -235,8 +237,18 @@ def corrector_weights(
     return [end, start, *others]
 
 
+def _corrects(solver: Solver) -> bool:
+    """Say whether a solver makes the step that led to a state again."""
+    if isinstance(solver, SASolver):
+        return solver.corrector > 0
+    return isinstance(solver, (AdamsPC, StochasticAdamsPC, UniC, UniPC))
+
+
 class _Known(Field):
-    """A field whose prediction at one level has been made, and is handed out again."""
+    """A field whose prediction at one level has been made, and is handed out again.
+
+    Its `nfe` are the calls that a solver made past it, on fields of its own for some rows.
+    """
 
     def __init__(self, field: Field, level: Level, prediction: Prediction) -> None:
         super().__init__(field.model, field.cond)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
-from dataclasses import FrozenInstanceError, replace
+from dataclasses import FrozenInstanceError, fields, is_dataclass, replace
 from itertools import pairwise, repeat
 from typing import Any
 
@@ -91,24 +91,22 @@ def compiles(subject: Subject) -> str:
 
 
 def history(subject: Subject) -> str:
-    """The history has an end, and an order that no history reaches is refused."""
-    solver, field = solver_of(subject), Field(curved(VPSDE()))
+    """The history has an end, and an order that it cannot reach is refused, high or low."""
+    solver, model = solver_of(subject), curved(VPSDE())
     sizes = []
     for steps in (12, 24):
         levels = DensityGrid().levels(VPSDE(), steps)
-        *_, (_, state) = _walk(solver, field, start(), SeededNoise(0), levels)
+        *_, (_, state) = _walk(solver, Field(model), start(), SeededNoise(0), levels)
         sizes.append(sum(isinstance(leaf, Tensor) for leaf in tree_leaves(state)))
     hold(
         sizes[0] == sizes[1],
         f"keeps {sizes[0]} tensors after 12 steps and {sizes[1]} after 24: cut the history off",
     )
-    if "order" in vars(subject.given):
-        try:
-            replace(subject.given, order=0)  # type: ignore[type-var]
-        except ValueError as error:
-            hold("order" in str(error), f"the error for order=0 does not name it: {error}")
-        else:
-            raise ContractError("order=0 is accepted; refuse the orders that cannot be reached")
+    given: Any = subject.given
+    for field in fields(given) if is_dataclass(given) else ():
+        if field.init and field.name in _REACHES:
+            for value in (0, 1000):
+                _hold_refused(given, field.name, value)
     return f"{sizes[0]} tensors between steps"
 
 
@@ -184,6 +182,20 @@ def _tolerance_on_paths(subject: Subject) -> str:
         f"{found} do not fall with the tolerance: every try of a step must refine the same path",
     )
     return found
+
+
+def _hold_refused(solver: Any, name: str, value: int) -> None:
+    """Hold a solver to refusing a value of a hyper-parameter, by its name."""
+    try:
+        replace(solver, **{name: value})
+    except ValueError as error:
+        hold(f"{name}={value}" in str(error), f"the error for {name}={value} says: {error}")
+    else:
+        raise ContractError(f"{name}={value} is accepted; refuse what cannot be reached")
+
+
+# what hyper-parameters are called that say how many slopes, predictions or stages make a step
+_REACHES = ("order", "nodes", "stages")
 
 
 class _Echo(nn.Module):
