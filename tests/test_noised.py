@@ -98,8 +98,10 @@ def test_noise_over_rk4_beats_the_methods_made_for_noise_at_the_same_calls(probl
 
 @pytest.mark.parametrize("solver", [Noised(DDIM()), Noised(AdamsPC()), Noised(RK4())], ids=label)
 def test_finer_steps_follow_the_same_path(solver):
-    curve = strong_convergence(solver, (32, 64, 128))
-    assert sum(curve.slopes) / 2 > 0.9, str(curve)
+    # to within the last step, which has no noise: half an order
+    curve = strong_convergence(solver, (32, 64, 128, 256))
+    assert 0.35 < curve.order < 0.6, str(curve)
+    assert curve.errors[-1] < 0.1, str(curve)
 
 
 def test_the_network_is_called_on_the_way_from_the_top_to_t_min_only():
@@ -117,7 +119,7 @@ def test_no_noise_goes_in_where_it_cannot():
     for steps, draws in ((1, 0), (2, 0), (3, 1), (6, 4)):
         noise = sd.RecordedNoise(SeededNoise(0))
         how = {"solver": Noised(DDIM()), "steps": steps, "noise": noise, "denoise": False}
-        sd.sample(model_on(sde), (1, 2), **how)
+        sd.sample(model_on(sde), x=torch.ones(1, 2), **how)
         assert len(noise.draws) == draws
 
 
@@ -153,7 +155,7 @@ def test_reverse_diffusion_without_noise_is_that_of_the_probability_flow(mixture
 @pytest.mark.parametrize("eta", [0.0, 0.4, 1.0, lambda level: level.sigma])
 def test_ancestral_steps_leave_the_marginals_of_one_point_as_they_are(eta):
     sde, point = VPSDE(), sd.Gaussian(torch.tensor([0.6]).double(), torch.zeros(1, 1).double())
-    found = law(Ancestral(eta), sde, point, steps=5, denoise=False)
+    found = law(Ancestral(eta), sde, point, steps=5, denoise=False, model=point.denoiser(sde, 1.0))
     exact = marginal(point, sde.level(sde.t_min))
     assert weak_error(found, exact) < 1e-11
 

@@ -14,6 +14,7 @@ from scoresde import (
     AdamsPC,
     Ancestral,
     AnnealedLangevin,
+    Churned,
     Denoiser,
     DormandPrince,
     DPMSolverPP,
@@ -154,7 +155,7 @@ def test_arguments_of_solve(arguments, named):
 
 @pytest.mark.parametrize(
     "solver",
-    [DDIM(0.5), Ancestral(), ReverseDiffusion(), EulerMaruyama(), PredictorCorrector(), Heun(0.1)],
+    [DDIM(0.5), Ancestral(), ReverseDiffusion(), EulerMaruyama(), PredictorCorrector(), Churned()],
     ids=label,
 )
 def test_encode_and_likelihood_refuse_stochastic_solvers(solver):

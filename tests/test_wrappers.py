@@ -194,6 +194,8 @@ def test_what_cannot_be_solved_is_refused_at_the_start():
             sd.sample(model_on(), (2, 3), solver=solver, steps=4)
     with pytest.raises(ValueError, match=r"solver=AdamsPC.*keeps a history; take a one-step"):
         sd.sample(model_on(), (2, 3), solver=Churned(AdamsPC()), steps=4)
+    with pytest.raises(ValueError, match=r"FixedGrid.* leads from t=1.0 to 0.0.*t_min"):
+        sd.sample(model_on(), (2, 3), solver=Churned(), grid=FixedGrid((1.0, 0.0)))
     level = VPSDE().level(torch.tensor([[0.5], [0.6]]))
     for solver in (Restart(), Churned()):
         with pytest.raises(ValueError, match=r"solver=.*one level for the whole batch"):
