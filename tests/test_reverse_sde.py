@@ -394,6 +394,12 @@ def test_bad_input_is_named(make, message):
         make()
 
 
+def test_a_phi_that_falls_on_the_way_is_named(mixture):
+    dip = ERSDE(2, phi=lambda rho: rho * (1.0 + (rho > 0.2) - (0.5 < rho < 0.9)))
+    with pytest.raises(ValueError, match=r"phi=.*falls as rho rises .*negative variance"):
+        sd.sample(mixture.denoiser(VPSDE()), (2, 2), solver=dip, steps=30, seed=0)
+
+
 @pytest.mark.parametrize("solver", [SEEDS(2), AdaptiveSDE()], ids=label)
 def test_an_infinite_lam_is_refused_with_a_remedy(solver):
     model = scalar(0.5).denoiser(RectifiedFlow())
