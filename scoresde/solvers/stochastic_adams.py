@@ -110,7 +110,7 @@ class SDEDPMSolverPP(StochasticAdams):
 
     Two nodes take h / 2 times the weight of x0 for the weight of its slope, as `DPMSolverPP` does;
     one and three have the exact integrals (Lu et al. 2022, arXiv:2211.01095, Sec. 5 and App. B).
-    With tau = 0 it is `DPMSolverPP`; one node with tau = 1 is `DDIM(eta=1)`.
+    With tau = 0 it is `DPMSolverPP`; one node with tau = 1 is `DDIM(eta=1)`, given the same draws.
 
     The weak order is 1 with one node. With two it is 2, and no more with three: the slopes of x0
     along a Brownian path make up for what noise does within a step, to second order.
