@@ -50,6 +50,7 @@ from scoresde import (
     Langevin,
     Midpoint,
     Noise,
+    Noised,
     Phi,
     PolarFrame,
     PredictorCorrector,
@@ -81,15 +82,19 @@ def bell(level):
 EXAMPLES: dict[type[Solver], tuple[Solver, ...]] = {
     AdamsPC: tuple(AdamsPC(k) for k in (1, 2, 3, 4)),
     AdaptiveSDE: (AdaptiveSDE(0.1, 0.1),),
-    Ancestral: (Ancestral(), Ancestral(forward_variance=True)),
+    Ancestral: (
+        *(Ancestral(), Ancestral(forward_variance=True)),
+        *(Ancestral(0.5, forward_variance=True), Ancestral(bell)),
+    ),
     AnnealedLangevin: (PredictorCorrector(DDIM(1.0), AnnealedLangevin(), corrections=2),),
     BogackiShampine: (BogackiShampine(),),
     Churned: (
         Churned(DDIM(1.0)),
         Churned(DDIM(), lambda level: 0.1 * level.sigma),
         Churned(Heun(), 0.2, inflation=1.01),
+        Churned(Heun(EpsFrame())),
     ),
-    DDIM: (DDIM(), DDIM(0.5), DDIM(1.0)),
+    DDIM: (DDIM(), DDIM(0.5), DDIM(1.0), DDIM(bell)),
     DEIS: (*map(DEIS, (1, 2, 3, 4)), DEIS(2, Rho()), DEIS(4, Rho())),
     DPMSolver: tuple(DPMSolver(k) for k in (1, 2, 3)),
     DPMSolverAdaptive: (DPMSolverAdaptive(order=2), DPMSolverAdaptive()),
@@ -100,18 +105,14 @@ EXAMPLES: dict[type[Solver], tuple[Solver, ...]] = {
     DormandPrince853: (DormandPrince853(),),
     ERSDE: (ERSDE(1), ERSDE(2), ERSDE(3), ERSDE(2, phi=lambda rho: rho**1.5)),
     Euler: (Euler(), Euler(PolarFrame())),
-    EulerMaruyama: (EulerMaruyama(), EulerMaruyama(0.5), EulerMaruyama(0.0)),
+    EulerMaruyama: tuple(EulerMaruyama(tau) for tau in (1.0, 0.5, 0.0, bell)),
     ExponentialAdams: (
         ExponentialAdams(),
         ExponentialAdams(2, EpsFrame()),
         ExponentialAdams(4, PolarFrame(), Phi()),
     ),
     FixedLangevin: (PredictorCorrector(DDIM(1.0), FixedLangevin(1e-4)),),
-    Heun: (
-        *(Heun(), Heun(churn=0.1)),
-        Heun(churn=0.2, churn_range=(0.05, 5.0), churn_noise=1.01),
-        *(Heun(frame=PolarFrame()), Heun(churn=0.1, frame=EpsFrame())),
-    ),
+    Heun: (Heun(), Heun(PolarFrame())),
     IPNDM: tuple(map(IPNDM, (1, 2, 3, 4))),
     Langevin: (
         PredictorCorrector(corrector=Langevin()),
@@ -123,6 +124,10 @@ EXAMPLES: dict[type[Solver], tuple[Solver, ...]] = {
         PredictorCorrector(DDIM(), MALA(0.5), corrections=3),
     ),
     Midpoint: (Midpoint(), Midpoint(TimeFrame()), Midpoint(EpsFrame())),
+    Noised: (
+        *(Noised(), Noised(DDIM(), 0.5), Noised(AdamsPC(), bell)),
+        *(Noised(UniPC(), 0.5), Noised(DPMSolverPP(2), 0.0)),
+    ),
     PNDM: (PNDM(),),
     PredictorCorrector: (
         PredictorCorrector(Ancestral(), AnnealedLangevin(snr=0.1)),
@@ -136,7 +141,7 @@ EXAMPLES: dict[type[Solver], tuple[Solver, ...]] = {
         Restart(AdamsPC(2), bottom=0.4, top=1.0, steps=3, repeats=1),
         Restart(Restart(DDIM(1.0), 0.3, 0.6), bottom=1.0, top=2.0),
     ),
-    ReverseDiffusion: (ReverseDiffusion(),),
+    ReverseDiffusion: tuple(ReverseDiffusion(tau) for tau in (1.0, 0.5, 0.0, bell)),
     SASolver: (SASolver(), SASolver(1, 1), SASolver(2, 0, tau=0.5), SASolver(3, 2, tau=0.0)),
     SDEDPMSolverPP: (*(SDEDPMSolverPP(k) for k in (1, 2, 3)), SDEDPMSolverPP(2, tau=bell)),
     SEEDS: (*(SEEDS(k) for k in (1, 2, 3)), SEEDS(2, tau=0.5), SEEDS(3, tau=0.0)),
@@ -171,15 +176,12 @@ def label(value: Any) -> str | None:
 
 def shares_levels(solver: Solver) -> bool:
     """Say whether a solver raises the noise on the way, for the whole batch at once."""
-    churned = isinstance(solver, Heun) and solver.churn > 0.0
-    return churned or isinstance(solver, Churned | Restart)
+    return isinstance(solver, Churned | Noised | Restart)
 
 
 def on_steps(solver: Solver) -> Family:
     """Return the solver, or one for each number of steps where it takes that to converge."""
     match solver:
-        case Heun(churn=churn) if churn > 0.0:
-            return lambda n: Heun(churn=1.0 / n, frame=solver.frame)
         case DPMSolverFast():
             return lambda n: DPMSolverFast(3 * n - 2)
         case Churned():

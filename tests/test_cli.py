@@ -189,7 +189,7 @@ def ddim(field, x, levels, noise):
     return x
 
 def churned(steps):
-    return scoresde.Heun(churn=1.0 / steps)
+    return scoresde.Churned(scoresde.Heun(), 1.0 / steps)
 
 solver = scoresde.DDIM()
 number = 3

@@ -19,11 +19,13 @@ from scoresde import (
     PNDM,
     AdamsPC,
     AdaptiveSDE,
+    Churned,
     DormandPrince,
     DormandPrince853,
     ExponentialAdams,
     Heun,
     Langevin,
+    Noised,
     Restart,
     SASolver,
     Solver,
@@ -63,7 +65,8 @@ def test_every_solver_of_the_package_has_examples_and_is_exported():
 
 @pytest.mark.parametrize("solver", SOLVERS, ids=label)
 def test_solver_keeps_its_contract(solver):
-    kind = type(solver.plain if isinstance(solver, Restart) else solver)
+    plain = solver.plain if isinstance(solver, Restart) else solver
+    kind = type(plain.solver if isinstance(plain, Noised) else plain)
     steps = STEPS.get(kind, (16, 32, 64, 128))
     report = check_solver(on_steps(solver), operations=OPERATIONS.get(kind, 6), steps=steps)
     assert [f.check for f in report.failed] == ["batch"] * couples(solver), str(report)
@@ -79,7 +82,7 @@ class TestDDIM(SolverContract):
 
 
 def churned(n):
-    return Heun(churn=1.0 / n)
+    return Churned(Heun(), 1.0 / n)
 
 
 class Adaptive(SolverContract):

@@ -75,7 +75,7 @@ def test_weak_order_of_the_solvers_of_torchsde(method):
 
 def test_torchsde_counts_as_it_declares_and_leaves_the_global_generator_alone():
     for method in Method:
-        model, solver, before = model_on(), TorchsdeSolver(method, eta=0.5), torch.get_rng_state()
+        model, solver, before = model_on(), TorchsdeSolver(method, tau=0.5), torch.get_rng_state()
         x = sd.sample(model, (3, 2, 4), solver=solver, steps=6, seed=0)
         assert model.net.calls == solver.nfe(6, denoise=True)
         assert torch.equal(before, torch.get_rng_state())
@@ -121,8 +121,8 @@ def test_the_solver_of_torchsde_refuses_what_it_cannot_solve():
     level = sd.VPSDE().level(torch.tensor([[0.5], [0.6]]))
     with pytest.raises(ValueError, match=r"solver=Torchsde.*one level for the whole batch"):
         TorchsdeSolver().init(sd.Field(model_on()), torch.ones(2, 1), level)
-    with pytest.raises(ValueError, match=r"eta=0.0"):
-        TorchsdeSolver(eta=0.0)
+    with pytest.raises(ValueError, match=r"tau=0.0"):
+        TorchsdeSolver(tau=0.0)
 
 
 def test_what_an_interval_cannot_do_is_refused():

@@ -18,6 +18,7 @@ from scoresde import (
     Ancestral,
     AnnealedLangevin,
     BrownianNoise,
+    Churned,
     EulerMaruyama,
     Field,
     Gaussian,
@@ -123,7 +124,7 @@ def churned_heun(sde, here, there, churn):
 
 
 RECURSIONS = [
-    (Heun(churn=0.2), lambda sde, a, b: [churned_heun(sde, a, b, 0.2)]),
+    (Churned(Heun(), 0.2), lambda sde, a, b: [churned_heun(sde, a, b, 0.2)]),
     (EulerMaruyama(), lambda sde, a, b: [euler_maruyama(sde, a, b, 1.0)]),
     (EulerMaruyama(0.5), lambda sde, a, b: [euler_maruyama(sde, a, b, 0.5)]),
     (DDIM(1.0), lambda sde, a, b: [ddim(sde, a, b, 1.0)]),
@@ -211,12 +212,12 @@ def test_weak_order_is_one(solver):
 
 
 def test_churn_keeps_the_second_order_of_heun_where_it_falls_with_the_steps():
-    curve = convergence(lambda n: Heun(churn=2.0 / n), PANEL[1], (64, 128))
+    curve = convergence(lambda n: Churned(Heun(), 2.0 / n), PANEL[1], (64, 128))
     assert abs(curve.order - 2.0) < 0.2, str(curve)
 
 
 def test_churn_that_does_not_fall_stops_the_convergence():
-    curve = convergence(Heun(churn=0.05), PANEL[1], (64, 128, 256))
+    curve = convergence(Churned(Heun(), 0.05), PANEL[1], (64, 128, 256))
     assert curve.order < 1.0
     assert curve.errors[-1] < 1e-3
 
@@ -288,7 +289,7 @@ def test_strong_order_is_one_on_a_shared_brownian_path(solver):
 
 
 def test_draws_that_are_no_increments_follow_no_path():
-    curve = strong_convergence(Heun(churn=0.1), (16, 32, 64))
+    curve = strong_convergence(Churned(Heun(), 0.1), (16, 32, 64))
     assert curve.order < 0.2
     assert curve.errors[-1] > 0.3
 

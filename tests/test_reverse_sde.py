@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from decimal import Decimal, localcontext
 from itertools import pairwise
 
 import numpy as np
@@ -32,6 +33,7 @@ from scoresde import (
     SeededNoise,
     StochasticAdamsPC,
 )
+from scoresde.solvers.interpolation import exponential_weights
 from scoresde.testing import PANEL, ExactReverse, convergence, law, marginal, weak_error
 
 GRID = FixedGrid((1.0, 0.8, 0.55, 0.4, 0.2, 0.1))
@@ -91,6 +93,31 @@ def worst(solver, sde, steps, stds, grid=None, told=False):
 def test_methods_with_two_names_are_the_same(one, other, mixture):
     model = mixture.denoiser(VPSDE(), 0.8)
     assert close(run(model, one), run(model, other))
+
+
+@pytest.mark.parametrize("rate", [1.0, 1.25, 2.0, 26.0, 401.0, 1e4])
+@pytest.mark.parametrize("count", [1, 2, 3, 5])
+def test_weights_of_a_step_are_right_for_any_amount_of_noise(count, rate):
+    # integrals of Lagrange's polynomials in decimals enough, by parts
+    nodes = [0.7, 0.1, -0.6, -1.0, -1.9][:count]
+    for start, stop in ((0.7, 0.7 + 1e-3), (0.7, 2.5), (0.1, 0.7)):
+        with localcontext(prec=120):
+            h, k = Decimal(stop) - Decimal(start), Decimal(rate)
+            powers = [1 - (-k * h).exp()]
+            for n in range(1, count):
+                powers.append(h**n - n / k * powers[-1])
+            exact = []
+            for node in nodes:
+                others = [Decimal(other) for other in nodes if other != node]
+                poly = [Decimal(1)]
+                for other in others:
+                    shift = other - Decimal(start)
+                    raised = zip([0, *poly], [*poly, 0], strict=True)
+                    poly = [(a - shift * b) / (Decimal(node) - other) for a, b in raised]
+                exact.append(float(sum(c * p for c, p in zip(poly, powers, strict=True))))
+        found = exponential_weights(nodes, start, stop, rate)
+        scale = max(map(abs, exact))
+        assert max(abs(a - b) for a, b in zip(found, exact, strict=True)) < 2e-13 * scale
 
 
 def integral(nodes, start, stop, rate):
@@ -365,6 +392,12 @@ def test_adaptive_steps_need_a_path(mixture):
 def test_bad_input_is_named(make, message):
     with pytest.raises(ValueError, match=message):
         make()
+
+
+def test_a_phi_that_falls_on_the_way_is_named(mixture):
+    dip = ERSDE(2, phi=lambda rho: rho * (1.0 + (rho > 0.2) - (0.5 < rho < 0.9)))
+    with pytest.raises(ValueError, match=r"phi=.*falls as rho rises .*negative variance"):
+        sd.sample(mixture.denoiser(VPSDE()), (2, 2), solver=dip, steps=30, seed=0)
 
 
 @pytest.mark.parametrize("solver", [SEEDS(2), AdaptiveSDE()], ids=label)

@@ -270,7 +270,7 @@ def test_end_to_end_on_a_mixture():
 @pytest.mark.parametrize(
     "solver",
     [
-        PredictorCorrector(sd.Heun(churn=0.1), sd.Langevin(), corrections=2),
+        PredictorCorrector(Churned(), sd.Langevin(), corrections=2),
         PredictorCorrector(Churned(DDIM(1.0)), sd.MALA(), corrections=2, correct_first=True),
         Restart(Restart(PredictorCorrector(Churned(EulerMaruyama())), steps=1), 0.06, 1.0, steps=1),
     ],

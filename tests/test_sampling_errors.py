@@ -14,6 +14,7 @@ from scoresde import (
     AdamsPC,
     Ancestral,
     AnnealedLangevin,
+    Churned,
     Denoiser,
     DormandPrince,
     DPMSolverPP,
@@ -154,7 +155,7 @@ def test_arguments_of_solve(arguments, named):
 
 @pytest.mark.parametrize(
     "solver",
-    [DDIM(0.5), Ancestral(), ReverseDiffusion(), EulerMaruyama(), PredictorCorrector(), Heun(0.1)],
+    [DDIM(0.5), Ancestral(), ReverseDiffusion(), EulerMaruyama(), PredictorCorrector(), Churned()],
     ids=label,
 )
 def test_encode_and_likelihood_refuse_stochastic_solvers(solver):
@@ -254,9 +255,11 @@ def test_a_prediction_that_says_nothing_at_alpha_0_is_refused(predicts):
         (lambda: AdamsPC(5), "order=5"),
         (lambda: DPMSolverPP(4), "order=4"),
         (lambda: DDIM(1.5), r"eta=1\.5"),
-        (lambda: EulerMaruyama(-1.0), r"eta=-1\.0"),
-        (lambda: EulerMaruyama(float("inf")), r"eta=inf"),
-        (lambda: Heun(churn=-0.1), r"churn=-0\.1"),
+        (lambda: DDIM(float("nan")), r"eta=nan"),
+        (lambda: EulerMaruyama(-1.0), r"tau=-1\.0"),
+        (lambda: EulerMaruyama(float("inf")), r"tau=inf must be finite and not negative"),
+        (lambda: Ancestral(1.5), r"eta=1\.5 must be at most 1"),
+        (lambda: ReverseDiffusion(float("nan")), r"tau=nan"),
         (lambda: DormandPrince(rtol=0.0), r"rtol=0\.0"),
         (lambda: DormandPrince(atol=-1.0), r"atol=-1\.0"),
         (lambda: DormandPrince(max_nfe=7), "max_nfe=7"),

@@ -17,6 +17,7 @@ from scoresde import (
     VPSDE,
     AdamsPC,
     AdaptiveSolver,
+    Churned,
     Denoiser,
     DPMSolverPP,
     Field,
@@ -95,7 +96,13 @@ def test_the_loop_adds_two_operations_a_step_and_a_read_in_sixteen(solver, n):
     assert len(whole.reads) <= 2 + n // 16  # is the start finite, are the sums
 
 
-QUICK = (AdamsPC(3), DPMSolverPP(3), DDIM(1.0), Heun(churn=0.1), PredictorCorrector())
+QUICK = (
+    AdamsPC(3),
+    DPMSolverPP(3),
+    DDIM(1.0),
+    Churned(Heun(), 0.2, inflation=1.01),
+    PredictorCorrector(),
+)
 
 
 @pytest.mark.parametrize(

@@ -11,13 +11,13 @@ import torch
 from torch import Tensor
 
 from scoresde.denoiser import Field
-from scoresde.errors import require_number
 from scoresde.noise import Noise, SeededNoise
 from scoresde.sde import Level
-from scoresde.solvers import Solver, Step
+from scoresde.solvers import Step
 from scoresde.solvers.base import require_shared_level
 from scoresde.solvers.euler_maruyama import require_finite_drift
 from scoresde.solvers.frames import TimeFrame
+from scoresde.solvers.reverse import Tau, TauSolver
 from scoresde.tensors import Scalar, lincomb
 
 
@@ -95,10 +95,10 @@ class Method(Enum):
 
 
 @dataclass(frozen=True)
-class TorchsdeSolver(Solver):
+class TorchsdeSolver(TauSolver):
     """A method of `torchsde.sdeint` on the reverse SDE, one step from level to level.
 
-    The SDE is that of `EulerMaruyama`, dx = [f x - (1 + eta^2) / 2 g^2 score] dt + eta g dw, in the
+    The SDE is that of `EulerMaruyama`, dx = [f x - (1 + tau^2) / 2 g^2 score] dt + tau g dw, in the
     time -t, which increases. `Method.SRK` is SRA1 of Roessler 2010, doi:10.1137/09076636X, of
     strong order 3/2: the reverse SDE has additive noise. `Method.MILSTEIN` is then
     Euler-Maruyama.
@@ -110,21 +110,22 @@ class TorchsdeSolver(Solver):
 
     Attributes:
         method: one of `Method`.
-        eta: amount of noise.
+        tau: amount of noise, a number or a function of the level.
 
     Raises:
-        ValueError: another method; eta that is not positive and finite; at the start of a solve,
+        ValueError: another method; tau that is not positive and finite; at the start of a solve,
             f or g^2 infinite at its first level, or levels that differ from sample to sample.
     """
 
     method: Method = Method.SRK
-    eta: float = 1.0
-    stochastic = True
+    tau: Tau = 1.0
 
     def __post_init__(self) -> None:
         if not isinstance(self.method, Method):
             raise ValueError(f"method={self.method!r} must be one of {[*map(str, Method)]}")
-        require_number(self.eta, "eta", above=0.0)
+        super().__post_init__()
+        if not self.stochastic:
+            raise ValueError(f"tau={self.tau} must be positive; without noise take an ODE solver")
 
     @property
     def order(self) -> int:
@@ -167,7 +168,7 @@ class _ReverseSDE:
 
     def __init__(self, field: Field, like: Tensor, solver: TorchsdeSolver) -> None:
         self.sde_type = "stratonovich" if solver.method.stratonovich else "ito"
-        self._field, self._shape, self._eta = field, like.shape, solver.eta
+        self._field, self._shape, self._amount = field, like.shape, solver.amount
         self._last: tuple[Tensor, float, Tensor] | None = None
 
     def f(self, s: Tensor, y: Tensor) -> Tensor:
@@ -177,15 +178,15 @@ class _ReverseSDE:
             return self._last[2]
         sde = self._field.sde
         level = TimeFrame().level(t, sde, self._field.data_std)
-        pull = 0.5 * (1.0 + self._eta**2) * sde.g2(level.t)
+        pull = 0.5 * (1.0 + self._amount(level) ** 2) * sde.g2(level.t)
         made = self._field(y.reshape(self._shape), level)
         drift = made.combine(x=-sde.f(level.t), eps=-pull / level.sigma).flatten(1)
         self._last = y, t, drift
         return drift
 
     def g_prod(self, s: Tensor, y: Tensor, v: Tensor) -> Tensor:
-        t = TimeFrame().level(-float(s), self._field.sde, self._field.data_std).t
-        return self._eta * self._field.sde.g(t) * v
+        level = TimeFrame().level(-float(s), self._field.sde, self._field.data_std)
+        return self._amount(level) * self._field.sde.g(level.t) * v
 
 
 class _Span:

@@ -20,10 +20,11 @@ from scoresde.solvers.interpolation import BH1, BH2, Blend, Coordinate, Lam, Phi
 from scoresde.solvers.langevin import AnnealedLangevin, FixedLangevin, Langevin
 from scoresde.solvers.mala import MALA
 from scoresde.solvers.multistep import DEIS, ExponentialAdams, Multistep
+from scoresde.solvers.noised import Noised
 from scoresde.solvers.pndm import IPNDM, PNDM
 from scoresde.solvers.predictor_corrector import PredictorCorrector
 from scoresde.solvers.restart import Restart
-from scoresde.solvers.reverse import ReverseSolver
+from scoresde.solvers.reverse import ReverseSolver, TauSolver
 from scoresde.solvers.reverse_diffusion import ReverseDiffusion
 from scoresde.solvers.runge_kutta import (
     AdaptiveSolver,
@@ -82,6 +83,7 @@ __all__ = [
     "LogFrame",
     "Midpoint",
     "Multistep",
+    "Noised",
     "Phi",
     "PolarFrame",
     "PredictorCorrector",
@@ -95,6 +97,7 @@ __all__ = [
     "Step",
     "StochasticAdams",
     "StochasticAdamsPC",
+    "TauSolver",
     "Time",
     "TimeFrame",
     "Tsitouras",

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-import numpy as np
 from torch import Tensor
 
 from scoresde.denoiser import Field
@@ -12,6 +11,7 @@ from scoresde.noise import Noise
 from scoresde.sde import SDE, Level
 from scoresde.solvers.base import Step
 from scoresde.solvers.frames import X0Frame
+from scoresde.solvers.phi import phi2
 from scoresde.solvers.reverse import ReverseSolver, Tau, reverse_kernel
 from scoresde.solvers.runge_kutta import AdaptiveSolver
 from scoresde.solvers.seeds import require_data
@@ -69,7 +69,8 @@ class AdaptiveSDE(ReverseSolver, AdaptiveSolver):
         if self.stochastic:
             predicted = lincomb((1.0, predicted), (std, self.draw(x, here, there, noise)))
         x0 = field(predicted, there).x0
-        gain = _gain((1.0 + tau * tau) * (there.lam - here.lam))
+        span = (1.0 + tau * tau) * (there.lam - here.lam)
+        gain = span * phi2(-span)  # the integral of span e^{-span (1 - u)} u over [0, 1]
         move = lincomb((gain, x0), (-gain, state))
         error = lincomb((there.alpha, move))
         return Step(predicted + error, lincomb((1.0, x0), (0.75, move)), error)
@@ -79,14 +80,3 @@ class AdaptiveSDE(ReverseSolver, AdaptiveSolver):
 
     def level(self, position: Scalar, sde: SDE, data_std: float) -> Level:
         return X0Frame().level(exp(position), sde, data_std)
-
-
-def _gain(span: Scalar) -> Scalar:
-    """Return the integral of span e^{-span (1 - u)} u over [0, 1], which is 0 for no step."""
-    return sum(span * w * u * exp(-span * (1.0 - u)) for u, w in _GAUSS)
-
-
-_GAUSS = tuple(
-    (0.5 + 0.5 * x, 0.5 * w)
-    for x, w in zip(*(a.tolist() for a in np.polynomial.legendre.leggauss(16)), strict=True)
-)

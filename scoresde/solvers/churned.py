@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -16,6 +15,7 @@ from scoresde.solvers.dpm_solver import DPMSolverFast
 from scoresde.solvers.flow import Heun
 from scoresde.solvers.frames import X0Frame
 from scoresde.solvers.restart import Restart
+from scoresde.solvers.reverse import Tau, amount_at, require_amount
 from scoresde.solvers.runge_kutta import AdaptiveSolver
 from scoresde.tensors import Scalar, lincomb
 
@@ -26,29 +26,31 @@ class Churned(Solver):
 
     sigma / alpha rises by a factor 1 + amount with fresh noise, by the exact transition of the
     process and never beyond T, and the wrapped solver takes the whole way down. The churn of EDM,
-    Karras et al. 2022 (arXiv:2206.00364, Alg. 2), for any solver and any profile of it.
-    `Heun(churn=c)` is `Churned(Heun(), c)`.
+    Karras et al. 2022 (arXiv:2206.00364, Alg. 2), for any solver and any profile of it. The paper
+    has `Heun()` and gamma for sigma / alpha within [S_min, S_max], 0 elsewhere:
+
+        Churned(Heun(), lambda level: gamma if S_min <= level.sigma / level.alpha <= S_max else 0.0)
 
     Attributes:
         solver: a one-step solver; one that keeps a history would mix states before and after.
-        amount: relative rise of sigma / alpha, or a function from the level to it. It is what
-            has to fall with the number of steps for the solver to converge.
+        amount: relative rise of sigma / alpha, a number or a function of the level; gamma of the
+            paper. It is what has to fall with the number of steps for the solver to converge.
         inflation: factor on the added noise, S_noise of the paper.
 
     Raises:
-        ValueError: a negative amount; a solver that stays at a level, picks its own steps,
-            restarts (wrap the other way round) or, at its first step, keeps a history; at the
-            start of a solve, levels that differ from sample to sample.
+        ValueError: an amount or an inflation that is negative or not finite; a solver that stays
+            at a level, picks its own steps, restarts (wrap the other way round) or, at its first
+            step, keeps a history; at the start of a solve, levels of each sample's own.
     """
 
     solver: Solver = Heun()
-    amount: float | Callable[[Level], Scalar] = 0.1
+    amount: Tau = 0.1
     inflation: float = 1.0
     stochastic = True
 
     def __post_init__(self) -> None:
-        if not callable(self.amount) and not self.amount >= 0.0:
-            raise ValueError(f"amount={self.amount} must not be negative")
+        require_amount(self.amount, "amount")
+        require_amount(self.inflation, "inflation")
         if isinstance(self.solver, Corrector | AdaptiveSolver | DPMSolverFast | Restart):
             raise ValueError(
                 f"solver={self.solver} takes no steps one by one on a grid; wrap one that does, "
@@ -89,7 +91,7 @@ class Churned(Solver):
         return self.solver.clock(level)
 
     def _raise(self, field: Field, x: Tensor, here: Level, noise: Noise) -> tuple[Tensor, Level]:
-        amount = self.amount(here) if callable(self.amount) else self.amount
+        amount = amount_at(self.amount, here, "amount")
         hat = X0Frame().level(here.alpha / here.sigma / (1.0 + amount), field.sde, field.data_std)
         if hat.t <= here.t:
             return x, here

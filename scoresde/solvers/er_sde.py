@@ -6,13 +6,13 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 
-import numpy as np
 from torch import Tensor
 
 from scoresde.denoiser import Field
 from scoresde.noise import Noise
 from scoresde.sde import Level
 from scoresde.solvers.base import Solver, Step, lacks_data
+from scoresde.solvers.interpolation import gauss
 from scoresde.tensors import Scalar, Term, exp, lincomb, log, sqrt
 
 History = tuple[tuple[Scalar, Term], ...]
@@ -43,7 +43,8 @@ class ERSDE(Solver):
         phi: of rho, such that phi / rho does not fall as rho rises.
 
     Raises:
-        ValueError: another number of nodes; a phi whose noise would have a negative variance.
+        ValueError: another number of nodes; a phi whose noise would have a negative variance,
+            here or in a step.
     """
 
     nodes: int = 3
@@ -53,12 +54,8 @@ class ERSDE(Solver):
     def __post_init__(self) -> None:
         if self.nodes not in (1, 2, 3):
             raise ValueError(f"nodes={self.nodes} must be 1, 2 or 3")
-        ratios = [self.phi(rho) / rho for rho in (1e-3, 1e-2, 0.1, 1.0, 10.0, 100.0)]
-        if any(float(low) > float(high) * (1.0 + 1e-9) for low, high in pairwise(ratios)):
-            raise ValueError(
-                f"phi={self.phi}: phi / rho falls as rho rises, to {ratios}, which would take "
-                f"noise of negative variance; take a phi that grows at least as rho"
-            )
+        for low, high in pairwise((1e-3, 1e-2, 0.1, 1.0, 10.0, 100.0)):
+            self._kept(high, low)
 
     @property
     def order(self) -> int:
@@ -80,12 +77,16 @@ class ERSDE(Solver):
             return Step(lincomb((there.alpha, prediction.x0), (there.sigma, z)))
         start, stop = here.sigma / here.alpha, there.sigma / there.alpha
         history = ((start, prediction.term(x0=1.0)), *(state or ()))
-        kept = self.phi(stop) / self.phi(start)
+        share = self._kept(start, stop)
+        kept = share * stop / start
         weights = self._weights([rho for rho, _ in history], stop, kept)
         terms = ((there.alpha * w * c, y) for w, (_, (c, y)) in zip(weights, history, strict=True))
-        std = there.alpha * sqrt(abs((stop - kept * start) * (stop + kept * start)))
         return Step(
-            lincomb((there.alpha / here.alpha * kept, x), *terms, (std, z)),
+            lincomb(
+                (there.alpha / here.alpha * kept, x),
+                *terms,
+                (there.sigma * sqrt((1.0 - share) * (1.0 + share)), z),
+            ),
             history[: self.nodes - 1],
         )
 
@@ -95,6 +96,22 @@ class ERSDE(Solver):
             return 0.0
         rho = level.sigma / level.alpha
         return -((rho / self.phi(rho)) ** 2)
+
+    def _kept(self, start: Scalar, stop: Scalar) -> Scalar:
+        """Return phi / rho at stop over that at start: in [0, 1] where rho falls.
+
+        Raises:
+            ValueError: more than 1 (checked for floats).
+        """
+        kept = self.phi(stop) / stop / (self.phi(start) / start)
+        if isinstance(kept, Tensor):
+            return kept.clamp(max=1.0)
+        if kept > 1.0 + 1e-9:
+            raise ValueError(
+                f"phi={self.phi}: phi / rho falls as rho rises from {stop} to {start}, which would "
+                f"take noise of negative variance; take a phi that grows at least as rho"
+            )
+        return min(kept, 1.0)  # but for rounding
 
     def _weights(self, nodes: Sequence[Scalar], stop: Scalar, kept: Scalar) -> tuple[Scalar, ...]:
         """Return the weights of the x0 predictions at nodes, newest first, in x / alpha."""
@@ -112,15 +129,11 @@ class ERSDE(Solver):
     def _integrals(self, start: Scalar, before: Scalar, stop: Scalar) -> tuple[Scalar, Scalar]:
         """Return the integrals for the P' of Newton's polynomials, rho and its quadratic."""
         # in log rho, because a step may span decades of rho
-        middle, half = 0.5 * log(stop * start), 0.5 * log(stop / start)
         first: Scalar = 0.0
         second: Scalar = 0.0
-        for x, w in _GAUSS:
-            rho = exp(middle + half * x)
-            density = w * half * rho * (1.0 - self.phi(stop) / self.phi(rho))
+        for at, weight in gauss(log(start), log(stop), 16):
+            rho = exp(at)
+            density = weight * rho * (1.0 - self.phi(stop) / self.phi(rho))
             first = first + density
             second = second + density * (2.0 * rho - start - before)
         return first, second
-
-
-_GAUSS = tuple(zip(*(a.tolist() for a in np.polynomial.legendre.leggauss(16)), strict=True))

@@ -12,36 +12,29 @@ from scoresde.denoiser import Field
 from scoresde.noise import Noise
 from scoresde.sde import Level
 from scoresde.solvers.base import Solver, Step
+from scoresde.solvers.frames import TimeFrame
+from scoresde.solvers.reverse import Tau, TauSolver
 from scoresde.tensors import Scalar, lincomb, sqrt
 
 
 @dataclass(frozen=True)
-class EulerMaruyama(Solver):
-    """Euler-Maruyama in t on dx = [f x - (1 + eta^2) / 2 g^2 score] dt + eta g dw.
+class EulerMaruyama(TauSolver):
+    """Euler-Maruyama in t on dx = [f x - (1 + tau^2) / 2 g^2 score] dt + tau g dw.
 
-    eta = 1 is the reverse SDE of Song et al. 2021 (arXiv:2011.13456, eq. 6), eta = 0 the
-    probability flow (eq. 13); every eta has the same marginals (Zhang and Chen 2021,
-    arXiv:2110.07579, Prop. 1). The Brownian motion runs in t.
+    tau = 1 is the reverse SDE of Song et al. 2021 (arXiv:2011.13456, eq. 6), and tau = 0 is
+    `Euler()` on the probability flow (eq. 13), bit for bit. The Brownian motion runs in t.
 
     Attributes:
-        eta: amount of noise.
+        tau: amount of noise, a number or a function of the level.
 
     Raises:
-        ValueError: eta negative or infinite; at the start of a solve, f or g^2 infinite at its
-            first level.
+        ValueError: a tau that is negative or not finite; at the start of a solve, f or g^2
+            infinite at its first level.
     """
 
-    eta: float = 1.0
+    tau: Tau = 1.0
     order = 1
     strong_order = 1
-
-    def __post_init__(self) -> None:
-        if not 0.0 <= self.eta < math.inf:
-            raise ValueError(f"eta={self.eta} must be finite and not negative")
-
-    @property
-    def stochastic(self) -> bool:
-        return self.eta > 0.0
 
     def init(self, field: Field, x: Tensor, level: Level) -> None:
         require_finite_drift(field, level, self)
@@ -49,15 +42,16 @@ class EulerMaruyama(Solver):
     def step(
         self, field: Field, x: Tensor, here: Level, there: Level, state: Any, noise: Noise
     ) -> Step:
-        dt = there.t - here.t
-        f, g2 = field.sde.f(here.t), field.sde.g2(here.t)
-        drift = field(x, here).combine(
-            x=1.0 + f * dt, eps=0.5 * (1.0 + self.eta**2) * g2 * dt / here.sigma
-        )
+        tau, dt, g2 = self.amount(here), there.t - here.t, field.sde.g2(here.t)
+        # what the noise takes away beside the flow, -tau^2 / 2 g^2 score
+        pull = 0.5 * tau * tau * g2 / here.sigma
+        of_x0, of_eps = TimeFrame().coefficients(here, field.sde, field.data_std)
+        rate, slope = field(x, here).term(x0=of_x0, eps=of_eps + pull)
+        drift = (1.0, x), (dt * rate, slope)
         if not self.stochastic:
-            return Step(drift)
-        z = noise.increment(x, self.clock(there), self.clock(here))
-        return Step(lincomb((1.0, drift), (self.eta * sqrt(g2 * -dt), z)))
+            return Step(lincomb(*drift))
+        shock = tau * sqrt(g2 * -dt), self.draw(x, here, there, noise)
+        return Step(lincomb(*drift, shock))
 
     def clock(self, level: Level) -> Scalar:
         return level.t

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
@@ -10,11 +9,10 @@ from torch import Tensor
 
 from scoresde.denoiser import Field
 from scoresde.noise import Noise
-from scoresde.sde import Level, forward_kernel
+from scoresde.sde import Level
 from scoresde.solvers.base import Solver, Step
 from scoresde.solvers.frames import Frame, PolarFrame, TimeFrame
 from scoresde.solvers.tableau import CLASSICAL, EULER, HEUN, MIDPOINT, Tableau
-from scoresde.tensors import lincomb
 
 
 class _RungeKutta(Solver):
@@ -94,59 +92,19 @@ class RK4(_RungeKutta):
 
 @dataclass(frozen=True)
 class Heun(_RungeKutta):
-    """Heun's second-order method on the probability flow, with the churn of EDM.
+    """Heun's second-order method: y_e = y + h k(y, u), then y + h/2 (k(y, u) + k(y_e, u + h)).
 
-    On `EDMSDE` it is Algorithm 2 of Karras et al. 2022 (arXiv:2206.00364). Churn first raises
-    sigma / alpha by a factor 1 + churn with fresh noise, by the exact transition of the process,
-    where sigma / alpha lies in churn_range, and never beyond T.
+    In t it is the solver of EDM, whose churn is `Churned(Heun(), ...)`: together they are
+    Algorithm 2 of Karras et al. 2022 (arXiv:2206.00364) on `EDMSDE`.
 
     Attributes:
-        churn: relative rise of the noise before a step; gamma = S_churn / N of the paper. It is
-            what has to fall with the number of steps N for the solver to converge.
-        churn_range: (S_min, S_max) of the paper, in sigma / alpha.
-        churn_noise: inflation of the added noise, S_noise of the paper.
-        frame: the coordinates that it steps in, t by default.
+        frame: the coordinates that it steps in.
 
     Raises:
-        ValueError: a negative churn; at the start of a solve, where the frame is singular.
+        ValueError: at the start of a solve, where the frame is singular.
     """
 
-    churn: float = 0.0
-    churn_range: tuple[float, float] = (0.0, math.inf)
-    churn_noise: float = 1.0
     frame: Frame = TimeFrame()
     order = 2
     evals = 2
     tableau = HEUN
-
-    def __post_init__(self) -> None:
-        if not self.churn >= 0.0:
-            raise ValueError(f"churn={self.churn} must not be negative")
-
-    @property
-    def stochastic(self) -> bool:
-        return self.churn > 0.0
-
-    def step(
-        self, field: Field, x: Tensor, here: Level, there: Level, state: Any, noise: Noise
-    ) -> Step:
-        if self.stochastic:
-            x, here = self._raise(field, x, here, noise)
-        return super().step(field, x, here, there, state, noise)
-
-    def finish(self, field: Field, x: Tensor, here: Level, state: Any, noise: Noise) -> Step:
-        if self.stochastic:
-            x, here = self._raise(field, x, here, noise)
-        return super().finish(field, x, here, state, noise)
-
-    def _raise(self, field: Field, x: Tensor, here: Level, noise: Noise) -> tuple[Tensor, Level]:
-        ratio = math.exp(-here.lam)
-        if not self.churn_range[0] <= ratio <= self.churn_range[1]:
-            return x, here
-        t = min(field.sde.t_at(here.lam - math.log1p(self.churn)), field.sde.T)
-        if t <= here.t:
-            return x, here
-        hat = field.sde.level(t)
-        scale, std = forward_kernel(here, hat)
-        z = noise.normal(x, here.t)
-        return lincomb((scale, x), (std * self.churn_noise, z)), hat

@@ -7,6 +7,7 @@ frames and coordinates are smooth.
 
 from __future__ import annotations
 
+import math
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -16,7 +17,8 @@ from torch import Tensor
 
 from scoresde.denoiser import Field
 from scoresde.solvers.frames import Frame
-from scoresde.tensors import Scalar, atan2, exp
+from scoresde.solvers.phi import phi
+from scoresde.tensors import Scalar, atan2, exp, expm1
 
 
 class Coordinate(ABC):
@@ -127,6 +129,28 @@ def adams_weights(
         rate = frame.rate(stop, field.sde, field.data_std)
         integrals[1] = blend.moment(integrals[1], stop - lams[0], integrals[0], rate)
     return _of_slopes(integrals, nodes)
+
+
+def exponential_weights(
+    lams: Sequence[Scalar], start: Scalar, stop: Scalar, rate: Scalar
+) -> tuple[Scalar, ...]:
+    """Return the integrals of rate e^{-rate (stop - lam)} L_j(lam), L_j being 1 at lams[j] only.
+
+    Over lam from start to stop. In closed form: with s = lam - start and h = stop - start, the
+    power s^k has the integral k! rate h^{k+1} phi_{k+1}(-rate h).
+    """
+    h = stop - start
+    powers = [-expm1(-rate * h)]  # h may be infinite for one node
+    for k in range(1, len(lams)):
+        powers.append(math.factorial(k) * rate * h ** (k + 1) * phi(k + 1, -rate * h))
+    nodes = [lam - start for lam in lams]
+    integrals: list[Scalar] = []
+    newton: list[Scalar] = [1.0]  # coefficients of (s - s_0) ... (s - s_{n-1}), lowest first
+    for node in nodes:
+        integrals.append(sum(c * power for c, power in zip(newton, powers, strict=False)))
+        shifted = zip([0.0, *newton], [*newton, 0.0], strict=True)
+        newton = [raised - node * c for raised, c in shifted]
+    return tuple(_of_slopes(integrals, nodes))
 
 
 def _moments(

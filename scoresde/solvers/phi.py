@@ -10,31 +10,27 @@ from torch import Tensor
 from scoresde.tensors import Scalar, expm1
 
 
-def phi1(z: Scalar) -> Scalar:
-    """Return (e^z - 1) / z, the integral of e^{(1-s) z} over s in [0, 1].
+def phi(order: int, z: Scalar) -> Scalar:
+    """Return phi_k(z), the integral of e^{(1-s) z} s^{k-1} / (k-1)! over s in [0, 1].
 
-    phi_{k+1}(z) = (phi_k(z) - 1/k!) / z, and phi_k(0) = 1/k! (Hochbruck and Ostermann 2010,
-    doi:10.1017/S0962492910000048, eq. 2.10).
+    phi_1(z) = (e^z - 1) / z, phi_{k+1}(z) = (phi_k(z) - 1/k!) / z and phi_k(0) = 1/k! (Hochbruck
+    and Ostermann 2010, doi:10.1017/S0962492910000048, eq. 2.10).
     """
-    return _phi(1, z)
-
-
-def phi2(z: Scalar) -> Scalar:
-    """Return (e^z - 1 - z) / z^2, the integral of e^{(1-s) z} s."""
-    return _phi(2, z)
-
-
-def phi3(z: Scalar) -> Scalar:
-    """Return (e^z - 1 - z - z^2/2) / z^3, the integral of e^{(1-s) z} s^2 / 2."""
-    return _phi(3, z)
-
-
-def _phi(order: int, z: Scalar) -> Scalar:
     if isinstance(z, Tensor):
         small = z.abs() < 1.0
         near, far = torch.where(small, z, 0.0), torch.where(small, 1.0, z)
         return torch.where(small, _series(order, near), _quotient(order, far))
     return _series(order, z) if abs(z) < 1.0 else _quotient(order, z)
+
+
+def phi1(z: Scalar) -> Scalar:
+    """Return (e^z - 1) / z."""
+    return phi(1, z)
+
+
+def phi2(z: Scalar) -> Scalar:
+    """Return (e^z - 1 - z) / z^2."""
+    return phi(2, z)
 
 
 def _series(order: int, z: Scalar) -> Scalar:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from typing import NamedTuple
 
@@ -16,7 +17,7 @@ Tau = float | Callable[[Level], Scalar]
 """An amount of noise: a number, or a function of the level, held constant over a step."""
 
 
-class ReverseSolver(Solver):
+class TauSolver(Solver):
     """A solver of the reverse SDE with any amount of noise.
 
         dx = [f x - (1 + tau^2) / 2 g^2 score] dt + tau g dw
@@ -31,14 +32,13 @@ class ReverseSolver(Solver):
         tau: amount of noise, a number or a function of the level.
 
     Raises:
-        ValueError: a negative tau.
+        ValueError: a tau that is negative or not finite, here or in a step.
     """
 
     tau: Tau
 
     def __post_init__(self) -> None:
-        if not (callable(self.tau) or self.tau >= 0.0):
-            raise ValueError(f"tau={self.tau} must not be negative")
+        require_amount(self.tau, "tau")
 
     @property
     def stochastic(self) -> bool:
@@ -46,7 +46,15 @@ class ReverseSolver(Solver):
 
     def amount(self, level: Level) -> Scalar:
         """Return tau of a step that starts at a level."""
-        return self.tau(level) if callable(self.tau) else self.tau
+        return amount_at(self.tau, level, "tau")
+
+    def draw(self, x: Tensor, here: Level, there: Level, noise: Noise) -> Tensor:
+        """Return the unit normals of a step, for x (B, *)."""
+        return noise.increment(x, self.clock(there), self.clock(here))
+
+
+class ReverseSolver(TauSolver):
+    """A solver whose steps have the noise of `reverse_kernel`, in the clock that runs with it."""
 
     def clock(self, level: Level) -> Scalar:
         """Return -(alpha / sigma)^(2 tau^2): the noise of a step is an increment in this clock.
@@ -59,9 +67,31 @@ class ReverseSolver(Solver):
         tau = 1.0 if callable(self.tau) else self.tau
         return -exp(2.0 * tau * tau * level.lam)
 
-    def draw(self, x: Tensor, here: Level, there: Level, noise: Noise) -> Tensor:
-        """Return the unit normals of a step, for x (B, *)."""
-        return noise.increment(x, self.clock(there), self.clock(here))
+
+def require_amount(amount: Tau, name: str, most: float = math.inf) -> None:
+    """Refuse a number that is no amount of noise.
+
+    Raises:
+        ValueError: naming it and what it may be; one that is negative, NaN, infinite or above most.
+    """
+    if callable(amount) or (0.0 <= amount <= most and amount < math.inf):
+        return
+    limit = "finite" if most == math.inf else f"at most {most:g}"
+    raise ValueError(f"{name}={amount} must be {limit} and not negative; 0 adds no noise")
+
+
+def amount_at(amount: Tau, level: Level, name: str, most: float = math.inf) -> Scalar:
+    """Return an amount at a level.
+
+    Raises:
+        ValueError: as `require_amount`, for a function's value there (checked for floats).
+    """
+    if not callable(amount):
+        return amount
+    value = amount(level)
+    if not isinstance(value, Tensor):
+        require_amount(value, f"{name} of {amount} at t={level.t}: {name}", most)
+    return value
 
 
 class ReverseKernel(NamedTuple):

@@ -10,24 +10,34 @@ from torch import Tensor
 from scoresde.denoiser import Field
 from scoresde.noise import Noise
 from scoresde.sde import Level, forward_kernel
-from scoresde.solvers.base import Solver, Step, lacks_data
+from scoresde.solvers.base import Step, lacks_data
+from scoresde.solvers.reverse import Tau, TauSolver
 from scoresde.tensors import lincomb
 
 
 @dataclass(frozen=True)
-class ReverseDiffusion(Solver):
+class ReverseDiffusion(TauSolver):
     """Reverse diffusion sampling, with the exact forward kernel as the discretisation.
 
-    For the kernel x_here = a x_there + s z it steps to (2 - a) x + s^2 score + s z
-    (Song et al. 2021, arXiv:2011.13456, App. E, eq. 46).
+    For the kernel x_here = a x_there + s z, in which 1 - a stands for -f dt and s^2 for g^2 dt, it
+    steps to
+
+        (2 - a) x + (1 + tau^2) / 2 s^2 score + tau s z.
+
+    tau = 1 is the reverse diffusion of Song et al. 2021 (arXiv:2011.13456, App. E, eq. 46), tau = 0
+    its probability flow sampling (App. D.3).
+
+    Attributes:
+        tau: amount of noise, a number or a function of the level.
 
     Raises:
-        ValueError: at the start of a solve, where alpha is 0 and the kernel has no inverse.
+        ValueError: a tau that is negative or not finite; at the start of a solve, where alpha is 0
+            and the kernel has no inverse.
     """
 
+    tau: Tau = 1.0
     order = 1
     strong_order = 1
-    stochastic = True
 
     def init(self, field: Field, x: Tensor, level: Level) -> None:
         if lacks_data(level):
@@ -39,7 +49,9 @@ class ReverseDiffusion(Solver):
     def step(
         self, field: Field, x: Tensor, here: Level, there: Level, state: Any, noise: Noise
     ) -> Step:
-        a, s = forward_kernel(there, here)
-        mean = field(x, here).combine(x=2.0 - a, eps=-s * s / here.sigma)
-        z = noise.increment(x, self.clock(there), self.clock(here))
-        return Step(lincomb((1.0, mean), (s, z)))
+        tau, (a, s) = self.amount(here), forward_kernel(there, here)
+        pull = -0.5 * (1.0 + tau * tau) * s * s / here.sigma
+        mean = field(x, here).combine(x=2.0 - a, eps=pull)
+        if not self.stochastic:
+            return Step(mean)
+        return Step(lincomb((1.0, mean), (tau * s, self.draw(x, here, there, noise))))

@@ -7,15 +7,15 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
-import numpy as np
 from torch import Tensor
 
 from scoresde.denoiser import Field
 from scoresde.noise import Noise
 from scoresde.sde import Level
 from scoresde.solvers.base import Step, lacks_data
+from scoresde.solvers.interpolation import exponential_weights
 from scoresde.solvers.reverse import ReverseSolver, Tau, reverse_kernel
-from scoresde.tensors import Scalar, Term, exp, expm1, lincomb
+from scoresde.tensors import Scalar, Term, expm1, lincomb
 
 Weights = tuple[Scalar, ...]
 """One weight for each node, newest first."""
@@ -110,7 +110,7 @@ class SDEDPMSolverPP(StochasticAdams):
 
     Two nodes take h / 2 times the weight of x0 for the weight of its slope, as `DPMSolverPP` does;
     one and three have the exact integrals (Lu et al. 2022, arXiv:2211.01095, Sec. 5 and App. B).
-    With tau = 0 it is `DPMSolverPP`; one node with tau = 1 is `DDIM(eta=1)`.
+    With tau = 0 it is `DPMSolverPP`; one node with tau = 1 is `DDIM(eta=1)`, given the same draws.
 
     The weak order is 1 with one node. With two it is 2, and no more with three: the slopes of x0
     along a Brownian path make up for what noise does within a step, to second order.
@@ -141,7 +141,7 @@ class SDEDPMSolverPP(StochasticAdams):
 
     def predict(self, lams: Sequence[Scalar], stop: Scalar, rate: Scalar) -> Weights:
         if len(lams) != 2:
-            return adams_weights(lams, lams[0], stop, rate)
+            return exponential_weights(lams, lams[0], stop, rate)
         h = stop - lams[0]
         total = -expm1(-rate * h)
         slope = 0.5 * total * h / (lams[0] - lams[1])
@@ -188,12 +188,12 @@ class SASolver(StochasticAdams):
         return max(self.predictor, self.corrector)
 
     def predict(self, lams: Sequence[Scalar], stop: Scalar, rate: Scalar) -> Weights:
-        return adams_weights(lams[: self.predictor], lams[0], stop, rate)
+        return exponential_weights(lams[: self.predictor], lams[0], stop, rate)
 
     def correct(self, lams: Sequence[Scalar], rate: Scalar) -> Weights:
         if self.corrector == 0:
             return ()
-        new = adams_weights(lams[: self.corrector + 1], lams[1], lams[0], rate)
+        new = exponential_weights(lams[: self.corrector + 1], lams[1], lams[0], rate)
         old = (0.0, *self.predict(lams[1:], lams[0], rate))
         return tuple(n - o for n, o in zip(_padded(new, lams), _padded(old, lams), strict=True))
 
@@ -226,47 +226,18 @@ class StochasticAdamsPC(StochasticAdams):
 
     def predict(self, lams: Sequence[Scalar], stop: Scalar, rate: Scalar) -> Weights:
         if len(lams) == 1:
-            return adams_weights(lams, lams[0], stop, rate)
-        first, second = adams_weights(lams[:2], lams[0], stop, rate)
+            return exponential_weights(lams, lams[0], stop, rate)
+        first, second = exponential_weights(lams[:2], lams[0], stop, rate)
         damped = second * _damping(stop - lams[0], rate)
         return first + second - damped, damped
 
     def correct(self, lams: Sequence[Scalar], rate: Scalar) -> Weights:
-        gain, _ = adams_weights(lams[:2], lams[1], lams[0], rate)
+        gain, _ = exponential_weights(lams[:2], lams[1], lams[0], rate)
         if len(lams) == 2:
             return gain, -gain
         h = lams[0] - lams[1]
         rise = gain * _damping(h, rate) * h / (lams[1] - lams[2])
         return gain, -gain - rise, rise
-
-
-def adams_weights(lams: Sequence[Scalar], start: Scalar, stop: Scalar, rate: Scalar) -> Weights:
-    """Return the integrals of rate e^{-rate (stop - lam)} L_j(lam), L_j being 1 at lams[j] only."""
-    h = stop - start
-    total = -expm1(-rate * h)
-    if len(lams) == 1:
-        return (total,)
-    if len(lams) == 2:
-        # the difference of like terms is lost in the rounding of the total
-        first = h - total / rate + (start - lams[1]) * total
-        first = first / (lams[0] - lams[1])
-        return first, total - first
-    middle, half = 0.5 * (stop + start), 0.5 * (stop - start)
-    totals: list[Scalar] = [0.0] * len(lams)
-    for x, w in _GAUSS:
-        lam = middle + half * x
-        density = w * half * rate * exp(-rate * half * (1.0 - x))
-        for j in range(len(lams)):
-            totals[j] = totals[j] + density * _lagrange(lam, j, lams)
-    return tuple(totals)
-
-
-def _lagrange(lam: Scalar, j: int, nodes: Sequence[Scalar]) -> Scalar:
-    value: Scalar = 1.0
-    for i, node in enumerate(nodes):
-        if i != j:
-            value = value * (lam - node) / (nodes[j] - node)
-    return value
 
 
 def _damping(h: Scalar, rate: Scalar) -> Scalar:
@@ -279,7 +250,3 @@ def _padded(weights: Weights, like: Sequence[object]) -> Weights:
 
 def _scaled(weights: Sequence[Scalar], terms: Sequence[Term]) -> list[Term]:
     return [(w * c, y) for w, (c, y) in zip(weights, terms, strict=False)]
-
-
-# good to rounding for rate (lam_s - lam_t) up to 10, longer than a step between two nodes
-_GAUSS = tuple(zip(*(a.tolist() for a in np.polynomial.legendre.leggauss(16)), strict=True))
