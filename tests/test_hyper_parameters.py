@@ -37,22 +37,8 @@ TAKEN = {
 }
 """What makes sense, of the values above."""
 
-LOOSE = {
-    *("DDIM.eta", "EulerMaruyama.eta", "ERSDE.nodes", "Heun.churn", "Heun.churn_noise"),
-    *("Churned.amount", "Churned.inflation", "SASolver.predictor", "SASolver.corrector"),
-    *("SDEDPMSolverPP.nodes", "AdaptiveSDE.tau", "SASolver.tau", "SDEDPMSolverPP.tau"),
-    *("SEEDS.tau", "StochasticAdamsPC.tau"),
-}
-"""What is checked against a range, but takes infinity, or whole numbers as floats."""
-
-
-def number(kind, name, sort):
-    loose = f"{kind.__name__}.{name}" in LOOSE
-    return pytest.param(kind, name, sort, marks=[pytest.mark.xfail(strict=True)] * loose)
-
-
 NUMBERS = [
-    number(kind, field.name, type(field.default))
+    (kind, field.name, type(field.default))
     for kind in KINDS
     for field in fields(kind)
     if field.init and type(field.default) in WRONG

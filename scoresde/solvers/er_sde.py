@@ -9,6 +9,7 @@ from itertools import pairwise
 from torch import Tensor
 
 from scoresde.denoiser import Field
+from scoresde.errors import require_integer
 from scoresde.noise import Noise
 from scoresde.sde import Level
 from scoresde.solvers.base import Solver, Step, lacks_data
@@ -52,8 +53,7 @@ class ERSDE(Solver):
     stochastic = True
 
     def __post_init__(self) -> None:
-        if self.nodes not in (1, 2, 3):
-            raise ValueError(f"nodes={self.nodes} must be 1, 2 or 3")
+        require_integer(self.nodes, "nodes", 1, 3)
         for low, high in pairwise((1e-3, 1e-2, 0.1, 1.0, 10.0, 100.0)):
             self._kept(high, low)
 

@@ -8,6 +8,7 @@ from typing import NamedTuple
 
 from torch import Tensor
 
+from scoresde.errors import require_number
 from scoresde.noise import Noise
 from scoresde.sde import Level
 from scoresde.solvers.base import Solver
@@ -74,10 +75,8 @@ def require_amount(amount: Tau, name: str, most: float = math.inf) -> None:
     Raises:
         ValueError: naming it and what it may be; one that is negative, NaN, infinite or above most.
     """
-    if callable(amount) or (0.0 <= amount <= most and amount < math.inf):
-        return
-    limit = "finite" if most == math.inf else f"at most {most:g}"
-    raise ValueError(f"{name}={amount} must be {limit} and not negative; 0 adds no noise")
+    if not callable(amount):
+        require_number(amount, name, least=0.0, most=most)
 
 
 def amount_at(amount: Tau, level: Level, name: str, most: float = math.inf) -> Scalar:

@@ -10,6 +10,7 @@ from typing import NamedTuple
 from torch import Tensor
 
 from scoresde.denoiser import Field
+from scoresde.errors import require_integer
 from scoresde.noise import Noise
 from scoresde.sde import Level
 from scoresde.solvers.base import Step, lacks_data
@@ -128,8 +129,7 @@ class SDEDPMSolverPP(StochasticAdams):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if self.nodes not in (1, 2, 3):
-            raise ValueError(f"nodes={self.nodes} must be 1, 2 or 3")
+        require_integer(self.nodes, "nodes", 1, 3)
 
     @property
     def order(self) -> int:
@@ -173,10 +173,8 @@ class SASolver(StochasticAdams):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if self.predictor not in range(1, 5) or self.corrector not in range(5):
-            raise ValueError(
-                f"predictor={self.predictor}, corrector={self.corrector}: need 1 to 4 and 0 to 4"
-            )
+        require_integer(self.predictor, "predictor", 1, 4)
+        require_integer(self.corrector, "corrector", 0, 4)
 
     @property
     def order(self) -> int:
