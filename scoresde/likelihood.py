@@ -17,13 +17,14 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor
 
+from scoresde.adaptive import Norm
 from scoresde.denoiser import BaseDenoiser, Field, Prediction
 from scoresde.grids import Grid
 from scoresde.integrate import Solution, integrate
 from scoresde.noise import Noise, SeededNoise
 from scoresde.sampling import check_data, check_model, place_cond, placement
 from scoresde.sde import Level, Prior
-from scoresde.solvers import AdamsPC, Solver
+from scoresde.solvers import AdamsPC, AdaptiveSolver, Solver
 from scoresde.tensors import cos, lincomb, sin
 
 
@@ -187,6 +188,7 @@ def log_likelihood(
         solution = integrate(
             Field(_Augmented(model, x.shape[1:]), cond), start, solver or AdamsPC(), noise,
             grid=grid, steps=steps, nfe=nfe, encode=True, progress=progress,
+            norm=in_nats(x[:1].numel(), trace, model.data_std),
         )  # fmt: skip
         return _assemble(solution, trace, prior or model.sde.prior(), model, x.shape, transform)
 
@@ -216,6 +218,25 @@ def _assemble(
         latent=latent,
         log_det_data=0.0 if transform is None else transform.log_det,
     )
+
+
+def in_nats(dim: int, trace: Trace, data_std: float) -> Norm:
+    """Return the norm of errors of the state (x, r q) in nats, as a share of atol + rtol D.
+
+    As log p(x_0) is that of x at any level and the log-determinant so far, an error (dx, dq) of a
+    step moves it by dq - eps . dx / sigma. The norm is the root of dq^2 + |dx|^2 / sigma^2: eps is
+    of unit size along any one direction.
+    """
+
+    def norm(
+        error: Tensor, before: Tensor, after: Tensor, level: Level, solver: AdaptiveSolver
+    ) -> Tensor:
+        of_x = lincomb((1.0 / level.sigma, error[:, :dim])).double()
+        log_det, _ = trace.reduce(lincomb((1.0 / level.radius(data_std), error[:, dim:])).double())
+        nats = torch.hypot(torch.linalg.vector_norm(of_x, dim=1), log_det)
+        return nats / (solver.atol + solver.rtol * dim)
+
+    return norm
 
 
 class _Augmented(BaseDenoiser):

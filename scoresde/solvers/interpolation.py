@@ -126,7 +126,7 @@ def adams_weights(
     if len(nodes) == 2:
         rate = frame.rate(stop, field.sde, field.data_std)
         integrals[1] = blend.moment(integrals[1], stop - lams[0], integrals[0], rate)
-    return _of_slopes(integrals, nodes)
+    return of_slopes(integrals, nodes)
 
 
 def _moments(
@@ -148,7 +148,7 @@ def _moments(
     return totals
 
 
-def _of_slopes(integrals: Sequence[Scalar], nodes: Sequence[Scalar]) -> list[Scalar]:
+def of_slopes(integrals: Sequence[Scalar], nodes: Sequence[Scalar]) -> list[Scalar]:
     """Return the weights of the slopes, from those of their divided differences.
 
     The n-th divided difference has the slope at node j over prod_{i <= n, i != j} (z_j - z_i).
