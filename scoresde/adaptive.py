@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -24,12 +25,6 @@ SMALLEST_STEP = 1e-12  # of the whole way
 SAFETY, SHRINK = 0.8, 0.2
 STRETCH = 1.2  # of the last step, so that no crumb is left for another
 
-Norm = Callable[[Tensor, Tensor, Tensor, Level, AdaptiveSolver], Tensor]
-"""What the error of a step amounts to, as a share of what the tolerances allow (B,).
-
-Called with the error, the states before and after, the level after the step, and the solver.
-"""
-
 RUNNING, DONE, NONFINITE, UNDERFLOW, EXHAUSTED = range(5)
 
 FAILURES: dict[int, tuple[type[SolveError], str]] = {
@@ -37,6 +32,40 @@ FAILURES: dict[int, tuple[type[SolveError], str]] = {
     UNDERFLOW: (StepSizeUnderflow, "the step size fell below the resolution of the arithmetic"),
     EXHAUSTED: (MaxEvaluations, "the budget max_nfe of network calls is used up"),
 }
+
+
+class Gauge(ABC):
+    """What the error of a step is measured by: of a step from x at `here` to `new` at `there`."""
+
+    @abstractmethod
+    def share(
+        self, error: Tensor, x: Tensor, new: Tensor, here: Level, there: Level, tol: AdaptiveSolver
+    ) -> Tensor:
+        """Return what the error amounts to, as a share (B,) of what the tolerances allow."""
+
+    @abstractmethod
+    def amount(self, error: Tensor, x: Tensor, new: Tensor, here: Level, there: Level) -> Tensor:
+        """Return the error (B, *), signed, in units in which the errors of steps add up."""
+
+
+@dataclass(frozen=True)
+class RootMeanSquare(Gauge):
+    """The root-mean-square of error / (atol + rtol max(|x|, |new|)); errors add up as error / r.
+
+    Attributes:
+        data_std: of the radius r, by which the flow of white data carries an error along.
+    """
+
+    data_std: float
+
+    def share(
+        self, error: Tensor, x: Tensor, new: Tensor, here: Level, there: Level, tol: AdaptiveSolver
+    ) -> Tensor:
+        scale = tol.atol + tol.rtol * torch.maximum(x.abs(), new.abs())
+        return (error / scale).double().square().flatten(1).mean(1).sqrt()
+
+    def amount(self, error: Tensor, x: Tensor, new: Tensor, here: Level, there: Level) -> Tensor:
+        return lincomb((1.0 / there.radius(self.data_std), error))
 
 
 @dataclass
@@ -47,7 +76,7 @@ class _Way:
         rows: where they are in the whole batch (b,).
         x: state (b, *).
         state: the solver's, of tensors (b, *).
-        error: sum of the errors of the steps (b, *), in the scale r of the states.
+        error: sum of the amounts of the steps' errors (b, *).
         at: position, float64 (b, 1, ..., 1).
         h: next step, likewise.
         calls: network calls (b,).
@@ -82,16 +111,16 @@ def solve_adaptive(
     stop: Level,
     denoise: bool,
     progress: bool,
-    norm: Norm | None = None,
+    gauge: Gauge | None = None,
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Carry x (B, *) from one level to another, and on to sigma = 0 with denoise.
 
     Args:
-        norm: of the errors that the tolerances bound; `root_mean_square` by default.
+        gauge: of the errors that the tolerances bound; `RootMeanSquare` by default.
 
     Returns:
-        The end points (B, *), the network calls of each sample (B,), and the sum of the estimated
-        errors of its steps (B, *), carried along as r is.
+        The end points (B, *), the network calls of each sample (B,), and the sum of the errors of
+        its steps, as amounts of the gauge.
 
     Raises:
         NonFiniteState, StepSizeUnderflow, MaxEvaluations: after all other samples are done, so
@@ -100,12 +129,14 @@ def solve_adaptive(
     origin, end = (float(solver.position(level, field.data_std)) for level in (start, stop))
     if solver.stochastic:
         noise = _path(solver, noise, start, stop)
+    gauge = gauge or RootMeanSquare(field.data_std)
     every = way = _depart(field, x, solver, origin, end)
+    way.error = torch.zeros_like(gauge.amount(x, x, x, start, start))
     some, draws, budget = field, noise, solver.max_nfe - denoise
     bar = tqdm(total=len(x), disable=not progress)
     while len(way.rows):
         for _ in range(READ_EVERY):
-            _advance(way, some, solver, draws, (origin, end), budget, norm or root_mean_square)
+            _advance(way, some, solver, draws, (origin, end), budget, gauge)
         every = every.merge(way)
         keep = (way.status == RUNNING).nonzero().flatten()  # the read
         bar.update(len(way.rows) - len(keep))
@@ -117,7 +148,7 @@ def solve_adaptive(
     if denoise:
         _finish(every, field, solver, stop, noise)
     _raise_failures(every, solver, field)
-    return every.x, every.calls, every.error * float(stop.radius(field.data_std))
+    return every.x, every.calls, every.error
 
 
 def _depart(field: Field, x: Tensor, solver: AdaptiveSolver, origin: float, end: float) -> _Way:
@@ -158,7 +189,7 @@ def _advance(
     noise: Noise,
     ends: tuple[float, float],
     budget: int,
-    norm: Norm,
+    gauge: Gauge,
 ) -> None:
     """Try one step with every sample, and note what came of it."""
     running = way.status == RUNNING
@@ -170,11 +201,11 @@ def _advance(
     here, there = (solver.level(p, field.sde, field.data_std) for p in (way.at, target))
     x, state, error = solver.step(field, way.x, here, there, way.state, noise)
     assert error is not None, f"{solver} gives no error estimate"
-    error = error.detach()
-    ratio = norm(error, way.x.detach(), x.detach(), there, solver).double()
+    measured = error.detach(), way.x.detach(), x.detach(), here, there
+    ratio = gauge.share(*measured, solver).double()
     accepted = running & (ratio <= 1.0)
-    wide, r = per_sample(accepted, way.x), there.radius(field.data_std)
-    way.error = torch.where(wide, lincomb((1.0, way.error), (1.0 / r, error)), way.error)
+    wide, amount = per_sample(accepted, way.x), gauge.amount(*measured)
+    way.error = torch.where(per_sample(accepted, amount), way.error + amount, way.error)
     way.x = torch.where(wide, x, way.x)
     way.state = _each(lambda new, old: torch.where(wide, new, old), state, way.state)
     way.at = torch.where(per_sample(accepted, way.at), target, way.at)
@@ -187,14 +218,6 @@ def _advance(
     way.status = way.status.masked_fill(running & tiny, UNDERFLOW)
     way.status = way.status.masked_fill(running & ~ratio.isfinite(), NONFINITE)
     way.status = way.status.masked_fill(running & (way.at == ends[1]).flatten(), DONE)
-
-
-def root_mean_square(
-    error: Tensor, before: Tensor, after: Tensor, level: Level, solver: AdaptiveSolver
-) -> Tensor:
-    """Return the root-mean-square (B,) of error / (atol + rtol max(|before|, |after|))."""
-    scale = solver.atol + solver.rtol * torch.maximum(before.abs(), after.abs())
-    return (error / scale).double().square().flatten(1).mean(1).sqrt()
 
 
 def _each(function: Callable[..., Any], *values: Any) -> Any:
