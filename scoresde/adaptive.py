@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from abc import ABC, abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -16,7 +15,7 @@ from scoresde.errors import MaxEvaluations, NonFiniteState, SolveError, StepSize
 from scoresde.noise import Noise
 from scoresde.sde import Level
 from scoresde.solvers import AdaptiveSolver
-from scoresde.tensors import lincomb, per_sample
+from scoresde.tensors import per_sample
 
 # the device is read once in this many steps; samples that are done idle until then
 READ_EVERY = 4
@@ -34,38 +33,11 @@ FAILURES: dict[int, tuple[type[SolveError], str]] = {
 }
 
 
-class Gauge(ABC):
-    """What the error of a step is measured by: of a step from x at `here` to `new` at `there`."""
+Norm = Callable[[Tensor, Tensor, Tensor, Level, AdaptiveSolver], Tensor]
+"""What the error of a step amounts to, as a share of what the tolerances allow (B,).
 
-    @abstractmethod
-    def share(
-        self, error: Tensor, x: Tensor, new: Tensor, here: Level, there: Level, tol: AdaptiveSolver
-    ) -> Tensor:
-        """Return what the error amounts to, as a share (B,) of what the tolerances allow."""
-
-    @abstractmethod
-    def amount(self, error: Tensor, x: Tensor, new: Tensor, here: Level, there: Level) -> Tensor:
-        """Return the error (B, *), signed, in units in which the errors of steps add up."""
-
-
-@dataclass(frozen=True)
-class RootMeanSquare(Gauge):
-    """The root-mean-square of error / (atol + rtol max(|x|, |new|)); errors add up as error / r.
-
-    Attributes:
-        data_std: of the radius r, by which the flow of white data carries an error along.
-    """
-
-    data_std: float
-
-    def share(
-        self, error: Tensor, x: Tensor, new: Tensor, here: Level, there: Level, tol: AdaptiveSolver
-    ) -> Tensor:
-        scale = tol.atol + tol.rtol * torch.maximum(x.abs(), new.abs())
-        return (error / scale).double().square().flatten(1).mean(1).sqrt()
-
-    def amount(self, error: Tensor, x: Tensor, new: Tensor, here: Level, there: Level) -> Tensor:
-        return lincomb((1.0 / there.radius(self.data_std), error))
+Called with the error, the states before and after the step, the level after it, and the solver.
+"""
 
 
 @dataclass
@@ -76,7 +48,7 @@ class _Way:
         rows: where they are in the whole batch (b,).
         x: state (b, *).
         state: the solver's, of tensors (b, *).
-        error: sum of the amounts of the steps' errors (b, *).
+        error: sum of the norms of the steps' errors (b,).
         at: position, float64 (b, 1, ..., 1).
         h: next step, likewise.
         calls: network calls (b,).
@@ -111,16 +83,16 @@ def solve_adaptive(
     stop: Level,
     denoise: bool,
     progress: bool,
-    gauge: Gauge | None = None,
+    norm: Norm | None = None,
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Carry x (B, *) from one level to another, and on to sigma = 0 with denoise.
 
     Args:
-        gauge: of the errors that the tolerances bound; `RootMeanSquare` by default.
+        norm: of the errors that the tolerances bound; `root_mean_square` by default.
 
     Returns:
-        The end points (B, *), the network calls of each sample (B,), and the sum of the errors of
-        its steps, as amounts of the gauge.
+        The end points (B, *), and of each sample the network calls and the sum of the norms of its
+        steps' errors (B,).
 
     Raises:
         NonFiniteState, StepSizeUnderflow, MaxEvaluations: after all other samples are done, so
@@ -129,14 +101,13 @@ def solve_adaptive(
     origin, end = (float(solver.position(level, field.data_std)) for level in (start, stop))
     if solver.stochastic:
         noise = _path(solver, noise, start, stop)
-    gauge = gauge or RootMeanSquare(field.data_std)
     every = way = _depart(field, x, solver, origin, end)
-    way.error = torch.zeros_like(gauge.amount(x, x, x, start, start))
     some, draws, budget = field, noise, solver.max_nfe - denoise
+    norm = norm or root_mean_square
     bar = tqdm(total=len(x), disable=not progress)
     while len(way.rows):
         for _ in range(READ_EVERY):
-            _advance(way, some, solver, draws, (origin, end), budget, gauge)
+            _advance(way, some, solver, draws, (origin, end), budget, norm)
         every = every.merge(way)
         keep = (way.status == RUNNING).nonzero().flatten()  # the read
         bar.update(len(way.rows) - len(keep))
@@ -158,7 +129,7 @@ def _depart(field: Field, x: Tensor, solver: AdaptiveSolver, origin: float, end:
         rows=torch.arange(len(x), device=x.device),
         x=x,
         state=solver.init(field, x, solver.level(at, field.sde, field.data_std)),
-        error=torch.zeros_like(x),
+        error=zeros.double(),
         at=at,
         h=torch.full_like(at, solver.first * (end - origin)),
         calls=zeros + solver.nfe(0, denoise=False),
@@ -189,23 +160,21 @@ def _advance(
     noise: Noise,
     ends: tuple[float, float],
     budget: int,
-    gauge: Gauge,
+    norm: Norm,
 ) -> None:
     """Try one step with every sample, and note what came of it."""
     running = way.status == RUNNING
     left = ends[1] - way.at
     reach = (STRETCH * way.h.abs()).clamp(max=solver.longest)
-    step = torch.where(left.abs() <= reach, left, way.h)
-    target = way.at + torch.where(per_sample(running, step), step, 0.0)
-    target = torch.where(step == left, ends[1], target)
+    ahead = torch.where(left.abs() <= reach, ends[1], way.at + way.h)
+    target = torch.where(per_sample(running, ahead), ahead, way.at)
     here, there = (solver.level(p, field.sde, field.data_std) for p in (way.at, target))
     x, state, error = solver.step(field, way.x, here, there, way.state, noise)
     assert error is not None, f"{solver} gives no error estimate"
-    measured = error.detach(), way.x.detach(), x.detach(), here, there
-    ratio = gauge.share(*measured, solver).double()
+    ratio = norm(error.detach(), way.x.detach(), x.detach(), there, solver).double()
     accepted = running & (ratio <= 1.0)
-    wide, amount = per_sample(accepted, way.x), gauge.amount(*measured)
-    way.error = torch.where(per_sample(accepted, amount), way.error + amount, way.error)
+    wide = per_sample(accepted, way.x)
+    way.error = way.error + torch.where(accepted, ratio, 0.0)
     way.x = torch.where(wide, x, way.x)
     way.state = _each(lambda new, old: torch.where(wide, new, old), state, way.state)
     way.at = torch.where(per_sample(accepted, way.at), target, way.at)
@@ -218,6 +187,14 @@ def _advance(
     way.status = way.status.masked_fill(running & tiny, UNDERFLOW)
     way.status = way.status.masked_fill(running & ~ratio.isfinite(), NONFINITE)
     way.status = way.status.masked_fill(running & (way.at == ends[1]).flatten(), DONE)
+
+
+def root_mean_square(
+    error: Tensor, before: Tensor, after: Tensor, level: Level, solver: AdaptiveSolver
+) -> Tensor:
+    """Return the root-mean-square (B,) of error / (atol + rtol max(|before|, |after|))."""
+    scale = solver.atol + solver.rtol * torch.maximum(before.abs(), after.abs())
+    return (error / scale).double().square().flatten(1).mean(1).sqrt()
 
 
 def _each(function: Callable[..., Any], *values: Any) -> Any:

@@ -11,13 +11,12 @@ import math
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from contextlib import nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Protocol
 
 import torch
 from torch import Tensor
 
-from scoresde.adaptive import Gauge
 from scoresde.denoiser import BaseDenoiser, Field, Prediction
 from scoresde.grids import Grid
 from scoresde.integrate import Solution, integrate
@@ -25,7 +24,7 @@ from scoresde.noise import Noise, SeededNoise
 from scoresde.sampling import check_data, check_model, place_cond, placement
 from scoresde.sde import Level, Prior
 from scoresde.solvers import AdamsPC, AdaptiveSolver, Solver
-from scoresde.tensors import Scalar, cos, lincomb, sin
+from scoresde.tensors import cos, lincomb, sin
 
 
 class Trace(ABC):
@@ -106,7 +105,7 @@ class LogLikelihood:
         prior: log-density of the latent code (B,).
         log_det: log |d latent / d x| (B,), so that nats = prior + log_det.
         nfe: network calls per sample (B,).
-        error: the integrator's own estimate of its error in `nats` (B,), signed; None on a grid.
+        error: sum of the estimated errors of the integrator's steps in nats (B,); None on a grid.
         latent: the code at T (B, *).
         log_det_data: log |d model / d data| per dimension, of the data transform.
     """
@@ -187,12 +186,15 @@ def log_likelihood(
         probes = trace.probes(x, noise)
         start = torch.cat([x.flatten(1), x.new_zeros(len(x), probes.shape[1])], 1)
         cond = {"probes": probes, **place_cond(cond, x.device)}
+        norm, solver = Nats(x[:1].numel(), trace, model.data_std), solver or AdamsPC()
         solution = integrate(
-            Field(_Augmented(model, x.shape[1:]), cond), start, solver or AdamsPC(), noise,
-            grid=grid, steps=steps, nfe=nfe, encode=True, progress=progress,
-            gauge=Nats(x[:1].numel(), trace, model.data_std),
+            Field(_Augmented(model, x.shape[1:]), cond), start, solver, noise,
+            grid=grid, steps=steps, nfe=nfe, encode=True, progress=progress, norm=norm,
         )  # fmt: skip
-        return _assemble(solution, trace, prior or model.sde.prior(), model, x.shape, transform)
+        found = _assemble(solution, trace, prior or model.sde.prior(), model, x.shape, transform)
+        if isinstance(solver, AdaptiveSolver) and solution.error is not None:
+            found = replace(found, error=norm.tolerance(solver) * solution.error)
+        return found
 
 
 def _assemble(
@@ -219,16 +221,15 @@ def _assemble(
         nfe=solution.nfe,
         latent=latent,
         log_det_data=0.0 if transform is None else transform.log_det,
-        error=solution.error,
     )
 
 
 @dataclass(frozen=True)
-class Nats(Gauge):
-    """Errors of the state (x, r q) in nats, held below atol + rtol D.
+class Nats:
+    """The size of an error of the state (x, r q) in nats, as a share of a tolerance.
 
     log p(x_0) is that of x at any level and the log-determinant q so far, so that an error
-    (dx, dq) of a step moves it by dq - eps . dx / sigma. The share is of the root of
+    (dx, dq) of a step moves it by dq - eps . dx / sigma. Its size is the root of
     dq^2 + |dx|^2 / sigma^2, as eps is of unit size along any one direction.
 
     Attributes:
@@ -241,33 +242,18 @@ class Nats(Gauge):
     trace: Trace
     data_std: float
 
-    def share(
-        self, error: Tensor, x: Tensor, new: Tensor, here: Level, there: Level, tol: AdaptiveSolver
+    def tolerance(self, solver: AdaptiveSolver) -> float:
+        """Return the nats that a step may err by: atol + rtol D."""
+        return solver.atol + solver.rtol * self.dim
+
+    def __call__(
+        self, error: Tensor, before: Tensor, after: Tensor, level: Level, solver: AdaptiveSolver
     ) -> Tensor:
-        of_x, of_q = self._parts(error, there)
-        size = torch.linalg.vector_norm(lincomb((1.0 / there.sigma, of_x)).double(), dim=1)
-        return torch.hypot(size, of_q.double()) / (tol.atol + tol.rtol * self.dim)
-
-    def amount(self, error: Tensor, x: Tensor, new: Tensor, here: Level, there: Level) -> Tensor:
-        """Return dq - eps . dx / sigma, with the eps of the middle of the step."""
-        of_x, of_q = self._parts(error, there)
-        (first, r0), (last, r1) = (
-            (s[:, : self.dim], at.radius(self.data_std)) for s, at in ((x, here), (new, there))
-        )
-        start, end = (at.angle(self.data_std) for at in (here, there))
-        # with y = x / r and v = dy / dphi, eps is sin(phi) y + cos(phi) v
-        half, slope = 0.5 * sin(0.5 * (start + end)), cos(0.5 * (start + end)) / _apart(end - start)
-        eps = lincomb(((half - slope) / r0, first), ((half + slope) / r1, last))
-        return of_q - (eps * lincomb((1.0 / there.sigma, of_x))).sum(1)
-
-    def _parts(self, error: Tensor, there: Level) -> tuple[Tensor, Tensor]:
-        scaled = lincomb((1.0 / there.radius(self.data_std), error[:, self.dim :]))
-        return error[:, : self.dim], self.trace.reduce(scaled)[0]
-
-
-def _apart(h: Scalar) -> Scalar:
-    # a sample that stays where it is has no slope to tell
-    return h + (h == 0.0)
+        of_x = lincomb((1.0 / level.sigma, error[:, : self.dim]))
+        of_q = lincomb((1.0 / level.radius(self.data_std), error[:, self.dim :]))
+        log_det, _ = self.trace.reduce(of_q.double())
+        size = torch.hypot(torch.linalg.vector_norm(of_x.double(), dim=1), log_det)
+        return size / self.tolerance(solver)
 
 
 class _Augmented(BaseDenoiser):
