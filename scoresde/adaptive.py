@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -24,9 +26,9 @@ from scoresde.tensors import per_sample
 # the device is read once in this many steps; samples that are done idle until then
 READ_EVERY = 4
 
-FIRST_STEP = 0.01  # of the whole way
 SMALLEST_STEP = 1e-12  # of the whole way
-SAFETY, SHRINK, GROW = 0.8, 0.2, 5.0
+SAFETY, SHRINK = 0.8, 0.2
+STRETCH = 1.2  # of the last step, so that no crumb is left for another
 
 RUNNING, DONE, NONFINITE, UNDERFLOW, EXHAUSTED = range(5)
 
@@ -37,6 +39,13 @@ FAILURES: dict[int, tuple[type[SolveError], str]] = {
 }
 
 
+Norm = Callable[[Tensor, Tensor, Tensor, Level, AdaptiveSolver], Tensor]
+"""What the error of a step amounts to, as a share of what the tolerances allow (B,).
+
+Called with the error, the states before and after the step, the level after it, and the solver.
+"""
+
+
 @dataclass
 class _Way:
     """The samples that are on their way.
@@ -44,7 +53,8 @@ class _Way:
     Attributes:
         rows: where they are in the whole batch (b,).
         x: state (b, *).
-        state: the solver's, (b, *).
+        state: the solver's, of tensors (b, *).
+        error: sum of the norms of the steps' errors (b,).
         at: position, float64 (b, 1, ..., 1).
         h: next step, likewise.
         calls: network calls (b,).
@@ -53,19 +63,21 @@ class _Way:
 
     rows: Tensor
     x: Tensor
-    state: Tensor
+    state: Any
+    error: Tensor
     at: Tensor
     h: Tensor
     calls: Tensor
     status: Tensor
 
     def select(self, keep: Tensor) -> _Way:
-        return _Way(*(v[keep] for v in vars(self).values()))
+        return _Way(*(_each(lambda v: v[keep], v) for v in vars(self).values()))
 
     def merge(self, part: _Way) -> _Way:
         """Return these samples, with some of them as they are in `part`."""
         pairs = zip(vars(self).values(), vars(part).values(), strict=True)
-        return _Way(*(old.index_copy(0, part.rows, new) for old, new in pairs))
+        copy = lambda old, new: old.index_copy(0, part.rows, new)  # noqa: E731
+        return _Way(*(_each(copy, *pair) for pair in pairs))
 
 
 def solve_adaptive(
@@ -77,11 +89,16 @@ def solve_adaptive(
     stop: Level,
     denoise: bool,
     progress: bool,
-) -> tuple[Tensor, Tensor]:
+    norm: Norm | None = None,
+) -> tuple[Tensor, Tensor, Tensor]:
     """Carry x (B, *) from one level to another, and on to sigma = 0 with denoise.
 
+    Args:
+        norm: of the errors that the tolerances bound; `root_mean_square` by default.
+
     Returns:
-        The end points (B, *), and the network calls of each sample (B,).
+        The end points (B, *), and of each sample the network calls and the sum of the norms of its
+        steps' errors (B,).
 
     Raises:
         NonFiniteState, StepSizeUnderflow, MaxEvaluations: after all other samples are done, so
@@ -92,10 +109,11 @@ def solve_adaptive(
         noise = _path(solver, noise, start, stop)
     every = way = _depart(field, x, solver, origin, end)
     some, draws, budget = field, noise, solver.max_nfe - denoise
+    norm = norm or root_mean_square
     bar = tqdm(total=len(x), disable=not progress)
     while len(way.rows):
         for _ in range(READ_EVERY):
-            _advance(way, some, solver, draws, (origin, end), budget)
+            _advance(way, some, solver, draws, (origin, end), budget, norm)
         every = every.merge(way)
         keep = (way.status == RUNNING).nonzero().flatten()  # the read
         bar.update(len(way.rows) - len(keep))
@@ -107,7 +125,7 @@ def solve_adaptive(
     if denoise:
         _finish(every, field, solver, stop, noise)
     _raise_failures(every, solver, field, end)
-    return every.x, every.calls
+    return every.x, every.calls, every.error
 
 
 def _depart(field: Field, x: Tensor, solver: AdaptiveSolver, origin: float, end: float) -> _Way:
@@ -117,8 +135,9 @@ def _depart(field: Field, x: Tensor, solver: AdaptiveSolver, origin: float, end:
         rows=torch.arange(len(x), device=x.device),
         x=x,
         state=solver.init(field, x, solver.level(at, field.sde, field.data_std)),
+        error=zeros.double(),
         at=at,
-        h=torch.full_like(at, FIRST_STEP * (end - origin)),
+        h=torch.full_like(at, solver.first * (end - origin)),
         calls=zeros + solver.nfe(0, denoise=False),
         status=zeros + RUNNING,
     )
@@ -147,21 +166,25 @@ def _advance(
     noise: Noise,
     ends: tuple[float, float],
     budget: int,
+    norm: Norm,
 ) -> None:
     """Try one step with every sample, and note what came of it."""
     running = way.status == RUNNING
-    run = per_sample(running, way.at)
-    target = way.at + torch.where(run, way.h, 0.0)
-    target = target.clamp(min(ends), max(ends))
+    left = ends[1] - way.at
+    reach = (STRETCH * way.h.abs()).clamp(max=solver.longest)
+    ahead = torch.where(left.abs() <= reach, ends[1], way.at + way.h)
+    target = torch.where(per_sample(running, ahead), ahead, way.at)
     here, there = (solver.level(p, field.sde, field.data_std) for p in (way.at, target))
     x, state, error = solver.step(field, way.x, here, there, way.state, noise)
     assert error is not None, f"{solver} gives no error estimate"
-    ratio = _error_ratio(error, way.x, x, solver)
+    ratio = norm(error.detach(), way.x.detach(), x.detach(), there, solver).double()
     accepted = running & (ratio <= 1.0)
     wide = per_sample(accepted, way.x)
-    way.x, way.state = torch.where(wide, x, way.x), torch.where(wide, state, way.state)
+    way.error = way.error + torch.where(accepted, ratio, 0.0)
+    way.x = torch.where(wide, x, way.x)
+    way.state = _each(lambda new, old: torch.where(wide, new, old), state, way.state)
     way.at = torch.where(per_sample(accepted, way.at), target, way.at)
-    factor = (SAFETY * ratio.clamp(min=1e-10) ** (-1.0 / solver.order)).clamp(SHRINK, GROW)
+    factor = (SAFETY * ratio.clamp(min=1e-10) ** (-1.0 / solver.order)).clamp(SHRINK, solver.growth)
     way.h = (way.h * per_sample(factor, way.h)).clamp(-solver.longest, solver.longest)
     way.calls = way.calls + running * solver.evals
     # in order of precedence, the last that holds
@@ -172,10 +195,19 @@ def _advance(
     way.status = way.status.masked_fill(running & (way.at == ends[1]).flatten(), DONE)
 
 
-def _error_ratio(error: Tensor, before: Tensor, after: Tensor, solver: AdaptiveSolver) -> Tensor:
+def root_mean_square(
+    error: Tensor, before: Tensor, after: Tensor, level: Level, solver: AdaptiveSolver
+) -> Tensor:
     """Return the root-mean-square (B,) of error / (atol + rtol max(|before|, |after|))."""
     scale = solver.atol + solver.rtol * torch.maximum(before.abs(), after.abs())
-    return (error / scale).detach().double().square().flatten(1).mean(1).sqrt()
+    return (error / scale).double().square().flatten(1).mean(1).sqrt()
+
+
+def _each(function: Callable[..., Any], *values: Any) -> Any:
+    """Apply a function to the tensors of states, which are tensors or tuples of states."""
+    if isinstance(values[0], tuple):
+        return tuple(_each(function, *parts) for parts in zip(*values, strict=True))
+    return function(*values)
 
 
 def _raise_failures(way: _Way, solver: AdaptiveSolver, field: Field, end: float) -> None:

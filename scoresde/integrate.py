@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 from tqdm.auto import tqdm
 
-from scoresde.adaptive import solve_adaptive
+from scoresde.adaptive import Norm, solve_adaptive
 from scoresde.denoiser import Field
 from scoresde.errors import NonFiniteState, name_calls
 from scoresde.grids import Grid, default_grid
@@ -41,6 +41,8 @@ class Solution:
         noise: the source of all randomness. With the same model, start, condition and dtype, and
             the solver and the levels, it replays the solve; injected draws have to be given anew.
         trajectory: the states at `levels` (n, B, *), where asked for.
+        error: of an adaptive solve, the sum of its steps' estimated errors, in units of the
+            tolerance that holds each below 1 (B,).
     """
 
     x: Tensor
@@ -49,6 +51,7 @@ class Solution:
     solver: Solver
     noise: Noise
     trajectory: Tensor | None = None
+    error: Tensor | None = None
 
 
 def integrate(
@@ -66,11 +69,12 @@ def integrate(
     callback: Callback | None = None,
     trajectory: bool = False,
     progress: bool = False,
+    norm: Norm | None = None,
 ) -> Solution:
     """Carry x (B, *) from T to t_min, and to sigma = 0 with denoise; or back, with encode.
 
     The arguments are those of `scoresde.solve`, which describes them and their errors. With `part`
-    a grid may lead over part of the way only.
+    a grid may lead over part of the way only; `norm` measures the errors of adaptive steps.
     """
     _check_kind(solver, Solver, "solver")
     if isinstance(solver, Corrector):
@@ -87,9 +91,10 @@ def integrate(
                 raise ValueError(f"{name}={value}: {solver} chooses its own steps; leave it out")
         start, stop = sde.level(sde.T), sde.level(sde.t_min)
         start, stop = (stop, start) if encode else (start, stop)
-        x, calls = solve_adaptive(field, x, solver, noise, start, stop, denoise, progress)
+        way = (start, stop, denoise, progress, norm)
+        x, calls, error = solve_adaptive(field, x, solver, noise, *way)
         levels = (start, stop, CLEAN) if denoise else (start, stop)
-        return Solution(x, calls, levels, solver, noise)
+        return Solution(x, calls, levels, solver, noise, error=error)
     grid = default_grid(field.data_std) if grid is None else grid
     _check_kind(grid, Grid, "grid")
     levels = levels_of(

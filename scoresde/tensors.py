@@ -73,6 +73,7 @@ sin = _either(math.sin, torch.sin)
 cos = _either(math.cos, torch.cos)
 tan = _either(math.tan, torch.tan)
 asinh = _either(math.asinh, torch.asinh)
+sinh = _either(math.sinh, torch.sinh)
 sqrt = _either(math.sqrt, torch.sqrt)
 expm1 = _either(math.expm1, torch.expm1)
 log = _either(_log, torch.log)  # log 0 = -inf for floats too: lam is infinite at sigma = 0

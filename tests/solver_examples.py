@@ -26,6 +26,7 @@ from scoresde import (
     SEEDS,
     VPSDE,
     AdamsPC,
+    AdaptiveAdams,
     AdaptiveSDE,
     AdaptiveSolver,
     Ancestral,
@@ -81,6 +82,7 @@ def bell(level):
 
 EXAMPLES: dict[type[Solver], tuple[Solver, ...]] = {
     AdamsPC: tuple(AdamsPC(k) for k in (1, 2, 3, 4)),
+    AdaptiveAdams: tuple(AdaptiveAdams(order=k) for k in (2, 3, 4, 5, 6)),
     AdaptiveSDE: (AdaptiveSDE(0.1, 0.1),),
     Ancestral: (
         *(Ancestral(), Ancestral(forward_variance=True)),

@@ -18,6 +18,7 @@ from scoresde import (
     IPNDM,
     PNDM,
     AdamsPC,
+    AdaptiveAdams,
     AdaptiveSDE,
     Churned,
     DormandPrince,
@@ -50,6 +51,8 @@ from scoresde.testing import (
 # the loop hands these a history, or several stages, to combine
 OPERATIONS = {AdamsPC: 12, UniC: 12, UniPC: 12, DormandPrince: 7, Tsitouras: 7, DormandPrince853: 9}
 OPERATIONS |= dict.fromkeys((SASolver, StochasticAdamsPC, AdaptiveSDE), 12)
+# two sums over up to five slopes, of the predictor and of what it expects
+OPERATIONS |= {AdaptiveAdams: 16}
 # four slopes to add up are one more than the budget has room for
 OPERATIONS |= dict.fromkeys((DEIS, ExponentialAdams, IPNDM, PNDM, UniP), 7)
 

@@ -18,14 +18,13 @@ from torch import Tensor
 
 from scoresde.denoiser import BaseDenoiser, Field
 from scoresde.grids import Grid
-from scoresde.integrate import Solution, integrate
-from scoresde.likelihood.jacobian import FlowJacobian
+from scoresde.likelihood.jacobian import FlowJacobian, Route
 from scoresde.likelihood.record import LogLikelihood, Transform
 from scoresde.likelihood.traces import Estimate, ExactTrace, Hutchinson, Trace
 from scoresde.noise import Noise, SeededNoise
 from scoresde.sampling import check_data, check_model, place_cond, placement
 from scoresde.sde import Prior
-from scoresde.solvers import AdamsPC, Solver
+from scoresde.solvers import AdamsPC, AdaptiveAdams, Solver
 
 
 def log_likelihood(
@@ -60,7 +59,8 @@ def log_likelihood(
         transform: the data transform, for bits per dimension of the data; without it they are
             those of the density in model space.
         prior: the density at T; `model.sde.prior()` by default.
-        solver: deterministic; `AdamsPC()` by default.
+        solver: deterministic; `AdaptiveAdams()` by default, which holds every sample to rtol nats
+            a dimension and atol nats a step; `AdamsPC()` where steps, nfe or a grid are given.
         grid, steps, nfe, cond, progress: as in `scoresde.sample`.
         noise: the source of the probes; or
         seed: its seed.
@@ -87,13 +87,14 @@ def log_likelihood(
             nats=density + log_det,
             parts={"prior": density, "log_det": log_det},
             stderr=found.stderr,
+            error=jacobian.error,
             nfe=jacobian.nfe,
             products=jacobian.products,
             dim=math.prod(x.shape[1:]),
             mismatch=_mismatch(model, prior, x),
             latent=jacobian.latent,
             log_det_data=0.0 if transform is None else transform.log_det,
-            method=f"{trace} in {jacobian.mode} mode, {solver or AdamsPC()}",
+            method=f"{trace} in {jacobian.mode} mode, {jacobian.route.solver}",
         )
 
 
@@ -123,13 +124,10 @@ def flow_jacobian(
         raise ValueError("cond: 'probes' names the probes of the trace; rename the argument")
     x = check_data(x, "x").to(**placement(model, x))
 
-    def solve(field: Field, start: Tensor) -> Solution:
-        return integrate(
-            field, start, solver or AdamsPC(), SeededNoise(0), grid=grid, steps=steps, nfe=nfe,
-            encode=True, progress=progress,
-        )  # fmt: skip
-
-    return FlowJacobian(Field(model, place_cond(cond, x.device)), x, solve)
+    fixed = grid is not None or steps is not None or nfe is not None
+    solver = solver or (AdamsPC() if fixed else AdaptiveAdams())
+    route = Route(solver, grid, steps, nfe, progress)
+    return FlowJacobian(Field(model, place_cond(cond, x.device)), x, route)
 
 
 def _estimate(jacobian: FlowJacobian, trace: Trace, stderr: float | None, noise: Noise) -> Estimate:

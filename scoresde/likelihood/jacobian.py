@@ -5,14 +5,20 @@ from __future__ import annotations
 import math
 import warnings
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from typing import Any, Literal, Protocol
 
 import torch
 from torch import Tensor
 
+from scoresde.adaptive import Norm
 from scoresde.denoiser import BaseDenoiser, Field, Prediction
-from scoresde.integrate import Solution
+from scoresde.errors import SolveError
+from scoresde.grids import Grid
+from scoresde.integrate import Solution, integrate
+from scoresde.noise import SeededNoise
 from scoresde.sde import Level
+from scoresde.solvers import AdaptiveSolver, Solver
 from scoresde.tensors import cos, lincomb, sin
 
 Mode = Literal["forward", "reverse"]
@@ -36,6 +42,24 @@ class Jacobian(Protocol):
         ...
 
 
+@dataclass(frozen=True)
+class Route:
+    """How the flow is followed from t_min to T, in the terms of `scoresde.solve`."""
+
+    solver: Solver
+    grid: Grid | None = None
+    steps: int | None = None
+    nfe: int | None = None
+    progress: bool = False
+
+    def follow(self, field: Field, start: Tensor, norm: Norm) -> Solution:
+        """Return the solve from a start."""
+        return integrate(
+            field, start, self.solver, SeededNoise(0), grid=self.grid, steps=self.steps,
+            nfe=self.nfe, encode=True, progress=self.progress, norm=norm,
+        )  # fmt: skip
+
+
 class FlowJacobian:
     """M = integral of dv/dy dphi along each sample's path from t_min to T, one solve a question.
 
@@ -46,10 +70,11 @@ class FlowJacobian:
     Args:
         field: the denoiser and its condition.
         x: samples at t_min (B, *).
-        solve: carries a field and a start along the flow.
+        route: how the flow is followed.
         mode: of the products; found out by one call on one sample by default.
 
     Attributes:
+        error: of an adaptive solve, in nats (B,), once something was asked.
         nfe: network calls so far, per sample (B,).
         products: products with the network's Jacobian so far, per sample (B,).
     """
@@ -58,12 +83,13 @@ class FlowJacobian:
         self,
         field: Field,
         x: Tensor,
-        solve: Callable[[Field, Tensor], Solution],
+        route: Route,
         mode: Mode | None = None,
     ) -> None:
-        self._field, self._x, self._solve = field, x, solve
+        self._field, self._x, self.route = field, x, route
         self.mode: Mode = mode or find_mode(field, x)
         self._latent: Tensor | None = None
+        self.error: Tensor | None = None
         self.nfe = torch.zeros(len(x), dtype=torch.long, device=x.device)
         self.products = torch.zeros_like(self.nfe)
 
@@ -93,7 +119,7 @@ class FlowJacobian:
     def rows(self, index: Tensor) -> FlowJacobian:
         """Return the same for some of the samples, with no calls so far."""
         field = self._field.rows(index, len(self._x))
-        return FlowJacobian(field, self._x[index], self._solve, self.mode)
+        return FlowJacobian(field, self._x[index], self.route, self.mode)
 
     def count(self, part: FlowJacobian, index: Tensor) -> None:
         """Count the calls made for some of the samples."""
@@ -103,16 +129,51 @@ class FlowJacobian:
     def _integrals(self, probes: Tensor, whole: bool) -> Tensor:
         """Return the integrals (B, N) along the flow, for one row of numbers each of the probes."""
         x, field = self._x, self._field
-        count = probes[0].numel() if whole else probes.shape[1]
-        start = torch.cat([x.flatten(1), x.new_zeros(len(x), count)], 1)
+        d, count = math.prod(x.shape[1:]), probes[0].numel() if whole else probes.shape[1]
+        start = torch.cat([x.flatten(1), x.new_zeros(len(x), 1 + count)], 1)
+        norm = Nats(d, field.data_std)
         flow = _Augmented(field.model, x.shape[1:], self.mode, whole)
-        solution = self._solve(Field(flow, {"probes": probes, **field.cond}), start)
-        d = math.prod(x.shape[1:])
+        try:
+            solution = self.route.follow(Field(flow, {"probes": probes, **field.cond}), start, norm)
+        except SolveError as error:
+            error.x = error.x[:, :d].reshape(x.shape)
+            raise
         if self._latent is None:
             self._latent = solution.x[:, :d].reshape(x.shape)
+            if isinstance(self.route.solver, AdaptiveSolver) and solution.error is not None:
+                self.error = norm.tolerance(self.route.solver) * solution.error
         self.nfe = self.nfe + solution.nfe
         self.products = self.products + solution.nfe * probes.shape[1]
-        return solution.x[:, d:] / float(solution.levels[-1].radius(field.data_std))
+        return solution.x[:, d + 1 :] / float(solution.levels[-1].radius(field.data_std))
+
+
+@dataclass(frozen=True)
+class Nats:
+    """The size of an error of the state (x, r p, r q) in nats, as a share of a tolerance.
+
+    log p(x_0) is that of x at any level and the log-determinant p so far, so that an error
+    (dx, dp) of a step moves it by dp - eps . dx / sigma. Its size is the root of
+    dp^2 + |dx|^2 / sigma^2, as eps is of unit size along any one direction.
+
+    Attributes:
+        dim: dimensions D of x.
+        data_std: of the radius r.
+    """
+
+    dim: int
+    data_std: float
+
+    def tolerance(self, solver: AdaptiveSolver) -> float:
+        """Return the nats that a step may err by: atol + rtol D."""
+        return solver.atol + solver.rtol * self.dim
+
+    def __call__(
+        self, error: Tensor, before: Tensor, after: Tensor, level: Level, solver: AdaptiveSolver
+    ) -> Tensor:
+        of_x = lincomb((1.0 / level.sigma, error[:, : self.dim])).double()
+        of_p = lincomb((1.0 / level.radius(self.data_std), error[:, self.dim, None])).double()
+        size = torch.hypot(torch.linalg.vector_norm(of_x, dim=1), of_p[:, 0])
+        return size / self.tolerance(solver)
 
 
 def find_mode(field: Field, x: Tensor) -> Mode:
@@ -135,11 +196,12 @@ def find_mode(field: Field, x: Tensor) -> Mode:
 
 
 class _Augmented(BaseDenoiser):
-    """A denoiser of the state (x, r q), where q gathers products with the flow's Jacobian.
+    """A denoiser of the state (x, r p, r q), where q gathers products with the flow's Jacobian.
 
     q obeys dq/dphi = e^T (dv/dy) e, or (dv/dy) e, for every probe e. So r q is a coordinate like
     any other, whose v is that product, and every solver integrates it along. The network is called
-    once for all.
+    once for all. p is the trace that the probes make of it, sum e^T (dv/dy) e / sum e^T e / D,
+    whatever they are: it tells an adaptive solver what the other errors are worth (`Nats`).
     """
 
     def __init__(self, model: BaseDenoiser, shape: torch.Size, mode: Mode, whole: bool) -> None:
@@ -151,11 +213,13 @@ class _Augmented(BaseDenoiser):
         data = x[:, : math.prod(self.shape)].reshape(-1, *self.shape)
         own = level.like(data)
         minus_v, pulled = products(_flow(self.model, own, cond), data, probes, self.mode)
-        if not self.whole:
-            pulled = (pulled * probes).flatten(2).sum(2)
+        forms = (pulled * probes).flatten(2).sum(2)
+        length = probes.square().flatten(1).sum(1, keepdim=True)
+        trace = math.prod(self.shape) * forms.sum(1, keepdim=True) / length
         c = self.data_std
+        gathered = torch.cat([trace, pulled.flatten(1) if self.whole else forms], 1)
         # dv/dy is r dv/dx
-        slopes = lincomb((level.radius(c), pulled.flatten(1)))
+        slopes = lincomb((level.radius(c), gathered))
         full = torch.cat([minus_v.flatten(1), slopes], 1)
         return Prediction.of("edm", x, full, level, self.sde, c)
 

@@ -34,7 +34,8 @@ class LogLikelihood:
         parts: what `nats` is the sum of, by name (B,).
         stderr: standard error of `nats` (B,): 0 for an exact trace, NaN where a single probe or
             draw tells nothing of it.
-        error: the integrator's own estimate of its error in `nats` (B,), signed; None without one.
+        error: the integrator's own estimate of its error in `nats` (B,): the sum of its steps'
+            errors by size, which bounds it in most cases; None on a fixed grid.
         mismatch: mean of log p_T - log prior over the data at most, in nats, from their moments;
             None where the prior is no Gaussian.
         nfe: network calls per sample (B,).

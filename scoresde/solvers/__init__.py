@@ -1,6 +1,7 @@
 """Solvers: one method family a file, each a step from level to level."""
 
 from scoresde.solvers.adams import AdamsPC
+from scoresde.solvers.adaptive_adams import AdaptiveAdams
 from scoresde.solvers.adaptive_sde import AdaptiveSDE
 from scoresde.solvers.base import Corrector, Solver, Step
 from scoresde.solvers.churned import Churned
@@ -55,6 +56,7 @@ __all__ = [
     "RK4",
     "SEEDS",
     "AdamsPC",
+    "AdaptiveAdams",
     "AdaptiveSDE",
     "AdaptiveSolver",
     "Ancestral",

@@ -128,7 +128,7 @@ def adams_weights(
     if len(nodes) == 2:
         rate = frame.rate(stop, field.sde, field.data_std)
         integrals[1] = blend.moment(integrals[1], stop - lams[0], integrals[0], rate)
-    return _of_slopes(integrals, nodes)
+    return of_slopes(integrals, nodes)
 
 
 def exponential_weights(
@@ -150,7 +150,7 @@ def exponential_weights(
         integrals.append(sum(c * power for c, power in zip(newton, powers, strict=False)))
         shifted = zip([0.0, *newton], [*newton, 0.0], strict=True)
         newton = [raised - node * c for raised, c in shifted]
-    return tuple(_of_slopes(integrals, nodes))
+    return tuple(of_slopes(integrals, nodes))
 
 
 def _moments(
@@ -172,7 +172,7 @@ def _moments(
     return totals
 
 
-def _of_slopes(integrals: Sequence[Scalar], nodes: Sequence[Scalar]) -> list[Scalar]:
+def of_slopes(integrals: Sequence[Scalar], nodes: Sequence[Scalar]) -> list[Scalar]:
     """Return the weights of the slopes, from those of their divided differences.
 
     The n-th divided difference has the slope at node j over prod_{i <= n, i != j} (z_j - z_i).

@@ -31,13 +31,15 @@ class AdaptiveSolver(Solver):
     """A solver whose steps come with an error estimate, and whose loop picks their sizes.
 
     The loop holds each sample's root-mean-square of error / (atol + rtol |x|) below 1, for every
-    sample on its own. The state of such a solver is one tensor (B, *).
+    sample on its own. The state of such a solver is a tensor (B, *), or tuples of them.
 
     Attributes:
         rtol: relative tolerance.
         atol: absolute tolerance, in units of x.
         max_nfe: network calls that one sample may take, never exceeded.
         longest: the longest step, in the variable that steps are measured in.
+        first: the first step to be tried, as a share of the whole way.
+        growth: the most that a step may be longer than the one before.
 
     Raises:
         ValueError: tolerances that are not positive and finite, or max_nfe too small for one step
@@ -48,6 +50,8 @@ class AdaptiveSolver(Solver):
     atol: float = 1e-5
     max_nfe: int = 10_000
     longest = math.inf
+    first = 0.01
+    growth = 5.0
 
     def __post_init__(self) -> None:
         require_number(self.rtol, "rtol", above=0.0)
