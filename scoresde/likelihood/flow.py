@@ -101,7 +101,7 @@ def log_likelihood(
             dim=math.prod(x.shape[1:]),
             mismatch=_mismatch(model, prior, x),
             latent=jacobian.latent,
-            log_det_data=0.0 if transform is None else transform.log_det,
+            log_det_data=0.0 if transform is None else transform.log_det_at(x),
             method=f"{trace} in {jacobian.mode} mode, {solver}",
         )
 
