@@ -1,0 +1,168 @@
+"""The evidence lower bound of the reverse SDE, in continuous time.
+
+For every Gaussian diffusion, with lam = log(alpha / sigma) and eps^ the network's noise,
+
+    log p(x0) >= E log p(x_T) / q(x_T | x0) - ∫ E |eps - eps^|^2 d lam + E log p(x0 | x_tmin)
+
+(Song et al. 2021, arXiv:2101.09258, Theorem 3; Huang et al. 2021, arXiv:2106.02808; Kingma et al.
+2021, arXiv:2107.00630, eq. 15 with SNR = e^{2 lam}). It holds with equality for the exact score, the
+exact law at T and the exact decoder.
+
+With r = sqrt(alpha^2 c^2 + sigma^2) and v of the polar frame (`AdamsPC`), the integrand is
+
+    |eps - eps^|^2 d lam = |v - v^|^2 d log(sigma / r)
+
+and |v - v^|^2 has the mean D at every level for white Gaussian data of deviation c. So s =
+log(r / sigma) is drawn uniformly: the importance sampling of levels that is exact for such data, and
+finite at alpha = 0.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from contextlib import nullcontext
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from scoresde.denoiser import BaseDenoiser, Field
+from scoresde.likelihood.decoder import Decoder, GaussianDecoder
+from scoresde.likelihood.draws import log_normal
+from scoresde.likelihood.record import LogLikelihood
+from scoresde.likelihood.traces import mean_of
+from scoresde.noise import Noise, SeededNoise
+from scoresde.sampling import check_data, check_model, place_cond, placement
+from scoresde.sde import SDE, Level, Prior
+from scoresde.tensors import Scalar, cos, expm1, lincomb, log, per_sample, sin, softplus
+
+
+def elbo(
+    model: BaseDenoiser,
+    x: Tensor,
+    *,
+    n: int = 100,
+    decoder: Decoder | None = None,
+    prior: Prior | None = None,
+    noise: Noise | None = None,
+    seed: int | None = None,
+    cond: Mapping[str, Any] | None = None,
+    grad: bool = False,
+) -> LogLikelihood:
+    """Return a lower bound of the log-likelihood of x under the reverse SDE of a model.
+
+    Unlike `log_likelihood` it is of the data themselves: the state at t_min is drawn, and a decoder
+    leads from it to x. Each of n strata of levels has a draw of its own, so that the bound needs
+    no solve, and its standard error is that of the draws.
+
+    The parts are "prior", minus the divergence of q(x_T | x0) from the prior; "diffusion", minus
+    the integral; and "decoder", E log p(x0 | x_tmin).
+
+    Args:
+        model: the denoiser.
+        x: data in model space (B, *).
+        n: levels, each a network call; the standard error needs two. The decoder's share of calls
+            is added, as many as make its error no larger than the integral's, and at least two.
+        decoder: `GaussianDecoder()` by default; `DiscretisedGaussian(transform)` makes the bound one
+            of the probability of integers, for x = transform.forward(integers).
+        prior: the density at T; `model.sde.prior()` by default.
+        noise, seed, cond, grad: as in `scoresde.log_likelihood`.
+
+    Raises:
+        ValueError: integer or non-finite x; contradicting arguments; n that is no integer from 1.
+    """
+    check_model(model)
+    if noise is not None and seed is not None:
+        raise ValueError(f"seed={seed} and noise={noise}: give one of them")
+    if not (isinstance(n, int) and n >= 1):
+        raise ValueError(f"n={n}: the number of levels is an integer, and at least 1")
+    noise, decoder = noise or SeededNoise(seed), decoder or GaussianDecoder()
+    x = check_data(x, "x").to(**placement(model, x))
+    field = Field(model, place_cond(cond, x.device))
+    with nullcontext() if grad else torch.no_grad():
+        found = {
+            "prior": _prior(model.sde, prior or model.sde.prior(), x, n, noise.fold(2)),
+            "diffusion": _diffusion(field, x, n, noise.fold(0)),
+            "decoder": _decoded(field, x, n, decoder, noise.fold(1)),
+        }
+    parts = {name: mean for name, (mean, _) in found.items()}
+    variance = torch.stack([stderr.square() for _, stderr in found.values()]).sum(0)
+    return LogLikelihood(
+        nats=sum(parts.values(), torch.zeros_like(variance)),
+        parts=parts,
+        stderr=variance.sqrt(),
+        nfe=torch.full((len(x),), field.nfe, device=x.device),
+        dim=math.prod(x.shape[1:]),
+        bound=True,
+        method=f"ELBO by {n} levels, {decoder}",
+    )
+
+
+def _diffusion(field: Field, x: Tensor, n: int, noise: Noise) -> tuple[Tensor, Tensor]:
+    """Return minus the integral of E |v - v^|^2 ds, and its standard error, (B,)."""
+    sde, c = field.sde, field.data_std
+    low, high = (_depth(sde.level(t), c) for t in (sde.T, sde.t_min))
+    z = noise.fold(-1).normal(x.new_zeros(len(x), n, dtype=torch.float64))
+    strata = torch.arange(n, device=x.device) + torch.special.ndtr(z)
+    depths = low + (high - low) / n * strata
+    errors = torch.stack(
+        [
+            _error(field, x, _level(sde, per_sample(s, x), c), noise.fold(j).normal(x))
+            for j, s in enumerate(depths.unbind(1))
+        ],
+        1,
+    )
+    # neighbouring strata differ by their draws, and little by their means, which count as error
+    squares = errors.diff(dim=1).square().sum(1) / (2 * n * (n - 1) or math.nan)
+    return (low - high) * errors.mean(1), (high - low) * squares.sqrt()
+
+
+def _error(field: Field, x: Tensor, level: Level, z: Tensor) -> Tensor:
+    """Return |v - v^|^2 (B,) at a level of each sample's own."""
+    c = field.data_std
+    phi = level.angle(c)
+    state = lincomb((level.alpha, x), (level.sigma, z))
+    predicted = field(state, level).combine(x0=-sin(phi) / c, eps=cos(phi))
+    gap = lincomb((1.0, predicted), (sin(phi) / c, x), (-cos(phi), z))
+    return gap.double().square().flatten(1).sum(1)
+
+
+def _decoded(
+    field: Field, x: Tensor, n: int, decoder: Decoder, noise: Noise
+) -> tuple[Tensor, Tensor]:
+    """Return E log p(x0 | x_tmin), and its standard error, (B,)."""
+    sde, c = field.sde, field.data_std
+    level = sde.level(sde.t_min)
+    # the Gaussian's is -|v - v^|^2 / 2, so it weighs as much as half a unit of s
+    share = 0.5 / (_depth(level, c) - _depth(sde.level(sde.T), c))
+    draws = [noise.fold(j).normal(x) for j in range(max(2, math.ceil(share * n)))]
+    states = (lincomb((level.alpha, x), (level.sigma, z)) for z in draws)
+    values = [decoder.log_prob(x, field(state, level), c) for state in states]
+    mean, stderr = mean_of(torch.stack(values, 1))
+    return mean, stderr
+
+
+def _prior(sde: SDE, prior: Prior, x: Tensor, n: int, noise: Noise) -> tuple[Tensor, Tensor]:
+    """Return E log p(x_T) - log q(x_T | x0), in closed form for a Gaussian, and its error, (B,)."""
+    level = sde.level(sde.T)
+    alpha, sigma = float(level.alpha), float(level.sigma)
+    mean = alpha * x.double()
+    if type(prior) is Prior:
+        spread = (sigma / torch.as_tensor(prior.std).to(mean)).square().expand_as(mean)
+        gap = -0.5 * spread.flatten(1).sum(1) - log_normal(torch.ones_like(mean), sigma)
+        return prior.log_prob(mean) + gap, torch.zeros_like(gap)
+    draws = [noise.fold(j).normal(mean) for j in range(n)]
+    logs = [prior.log_prob(mean + sigma * z) - log_normal(z, sigma) for z in draws]
+    value, stderr = mean_of(torch.stack(logs, 1))
+    return value, stderr
+
+
+def _depth(level: Level, data_std: float) -> float:
+    """Return s = log(r / sigma) = log(1 + e^{2 (lam + log c)}) / 2, 0 at alpha = 0."""
+    return 0.5 * float(softplus(2.0 * (level.lam + math.log(data_std))))
+
+
+def _level(sde: SDE, depth: Scalar, data_std: float) -> Level:
+    """Return the level at which s has a value."""
+    return sde.level_at(0.5 * log(expm1(2.0 * depth)) - math.log(data_std))
