@@ -59,9 +59,7 @@ class FlowDequantiser(nn.Module, Dequantiser):
 
     kept: Tensor
 
-    def __init__(
-        self, shape: Sequence[int], levels: int, width: int = 32, layers: int = 3
-    ) -> None:
+    def __init__(self, shape: Sequence[int], levels: int, width: int = 32, layers: int = 3) -> None:
         super().__init__()
         if not 1 <= len(shape) <= 4 or min(*shape, width, layers) < 1:
             raise ValueError(
@@ -95,7 +93,9 @@ def _conditioner(shape: Sequence[int], width: int) -> nn.Sequential:
     kinds = (nn.Conv1d, nn.Conv2d, nn.Conv3d)
     layers: list[nn.Module] = []
     for fan_in, fan_out in pairwise(widths):
-        layer = kinds[rank - 1](fan_in, fan_out, 3, padding=1) if rank else nn.Linear(fan_in, fan_out)
+        layer = (
+            kinds[rank - 1](fan_in, fan_out, 3, padding=1) if rank else nn.Linear(fan_in, fan_out)
+        )
         layers += [layer, nn.SiLU()]
     last = layers[-2]
     for parameter in last.parameters():

@@ -5,29 +5,29 @@ For every Gaussian diffusion, with lam = log(alpha / sigma) and eps^ the network
     log p(x0) >= E log p(x_T) / q(x_T | x0) - ∫ E |eps - eps^|^2 d lam + E log p(x0 | x_tmin)
 
 (Song et al. 2021, arXiv:2101.09258, Theorem 3; Huang et al. 2021, arXiv:2106.02808; Kingma et al.
-2021, arXiv:2107.00630, eq. 15 with SNR = e^{2 lam}). It holds with equality for the exact score, the
-exact law at T and the exact decoder.
+2021, arXiv:2107.00630, with SNR = e^{2 lam}). It holds with equality for the exact score, the exact
+law at T and the exact decoder.
 
 With r = sqrt(alpha^2 c^2 + sigma^2) and v of the polar frame (`AdamsPC`), the integrand is
 
     |eps - eps^|^2 d lam = |v - v^|^2 d log(sigma / r)
 
 and |v - v^|^2 has the mean D at every level for white Gaussian data of deviation c. So s =
-log(r / sigma) is drawn uniformly: the importance sampling of levels that is exact for such data, and
-finite at alpha = 0.
+log(r / sigma) is drawn uniformly: the importance sampling of levels that is exact for such data,
+and finite at alpha = 0.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import nullcontext
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 
-from scoresde.denoiser import BaseDenoiser, Field
+from scoresde.denoiser import BaseDenoiser, Field, Prediction
 from scoresde.likelihood.decoder import Decoder, GaussianDecoder
 from scoresde.likelihood.draws import log_normal
 from scoresde.likelihood.record import LogLikelihood
@@ -64,8 +64,8 @@ def elbo(
         x: data in model space (B, *).
         n: levels, each a network call; the standard error needs two. The decoder's share of calls
             is added, as many as make its error no larger than the integral's, and at least two.
-        decoder: `GaussianDecoder()` by default; `DiscretisedGaussian(transform)` makes the bound one
-            of the probability of integers, for x = transform.forward(integers).
+        decoder: `GaussianDecoder()` by default; `DiscretisedGaussian(transform)` makes the bound
+            one of the probability of integers, for x = transform.forward(integers).
         prior: the density at T; `model.sde.prior()` by default.
         noise, seed, cond, grad: as in `scoresde.log_likelihood`.
 
@@ -99,33 +99,68 @@ def elbo(
     )
 
 
+class _Draw(NamedTuple):
+    """What one draw of the state says.
+
+    Attributes:
+        prediction: the network's.
+        error: |v - v^|^2 (B,).
+        excess: |v|^2 less its mean over the noise (B,).
+        unexplained: |v - v^|^2 / |v|^2, at most 1 (B,).
+    """
+
+    prediction: Prediction
+    error: Tensor
+    excess: Tensor
+    unexplained: Tensor
+
+
+def _draw(field: Field, x: Tensor, level: Level, z: Tensor) -> _Draw:
+    phi = level.angle(field.data_std)
+    by_data, by_noise = -sin(phi) / field.data_std, cos(phi)
+    prediction = field(lincomb((level.alpha, x), (level.sigma, z)), level)
+    v = lincomb((by_data, x), (by_noise, z))
+    error = _square(v - prediction.combine(x0=by_data, eps=by_noise))
+    noise = _square(lincomb((by_noise, torch.ones_like(x))))
+    size = _square(v)
+    return _Draw(
+        prediction,
+        error,
+        size - noise - _square(lincomb((by_data, x))),
+        (error / size).clamp(max=1.0),
+    )
+
+
+def _square(x: Tensor) -> Tensor:
+    return x.double().square().flatten(1).sum(1)
+
+
+def _steady(values: Tensor, draws: Sequence[_Draw]) -> Tensor:
+    """Return values (B, n) less what the size of the noise adds to errors, whose mean is 0.
+
+    The share of |v|^2 that a network leaves unexplained, a control variate's coefficient, is taken
+    from the neighbouring draws, which are independent of this one: no bias.
+    """
+    if len(draws) < 2:
+        return values
+    shares = torch.stack([d.unexplained for d in draws], 1)
+    padded = torch.nn.functional.pad(shares[:, None], (1, 1), "reflect")[:, 0]
+    around = 0.5 * (padded[:, :-2] + padded[:, 2:])
+    return values - around * torch.stack([d.excess for d in draws], 1)
+
+
 def _diffusion(field: Field, x: Tensor, n: int, noise: Noise) -> tuple[Tensor, Tensor]:
     """Return minus the integral of E |v - v^|^2 ds, and its standard error, (B,)."""
     sde, c = field.sde, field.data_std
     low, high = (_depth(sde.level(t), c) for t in (sde.T, sde.t_min))
     z = noise.fold(-1).normal(x.new_zeros(len(x), n, dtype=torch.float64))
     strata = torch.arange(n, device=x.device) + torch.special.ndtr(z)
-    depths = low + (high - low) / n * strata
-    errors = torch.stack(
-        [
-            _error(field, x, _level(sde, per_sample(s, x), c), noise.fold(j).normal(x))
-            for j, s in enumerate(depths.unbind(1))
-        ],
-        1,
-    )
+    levels = (_level(sde, per_sample(low + (high - low) / n * s, x), c) for s in strata.unbind(1))
+    draws = [_draw(field, x, here, noise.fold(j).normal(x)) for j, here in enumerate(levels)]
+    errors = _steady(torch.stack([d.error for d in draws], 1), draws)
     # neighbouring strata differ by their draws, and little by their means, which count as error
     squares = errors.diff(dim=1).square().sum(1) / (2 * n * (n - 1) or math.nan)
     return (low - high) * errors.mean(1), (high - low) * squares.sqrt()
-
-
-def _error(field: Field, x: Tensor, level: Level, z: Tensor) -> Tensor:
-    """Return |v - v^|^2 (B,) at a level of each sample's own."""
-    c = field.data_std
-    phi = level.angle(c)
-    state = lincomb((level.alpha, x), (level.sigma, z))
-    predicted = field(state, level).combine(x0=-sin(phi) / c, eps=cos(phi))
-    gap = lincomb((1.0, predicted), (sin(phi) / c, x), (-cos(phi), z))
-    return gap.double().square().flatten(1).sum(1)
 
 
 def _decoded(
@@ -136,10 +171,10 @@ def _decoded(
     level = sde.level(sde.t_min)
     # the Gaussian's is -|v - v^|^2 / 2, so it weighs as much as half a unit of s
     share = 0.5 / (_depth(level, c) - _depth(sde.level(sde.T), c))
-    draws = [noise.fold(j).normal(x) for j in range(max(2, math.ceil(share * n)))]
-    states = (lincomb((level.alpha, x), (level.sigma, z)) for z in draws)
-    values = [decoder.log_prob(x, field(state, level), c) for state in states]
-    mean, stderr = mean_of(torch.stack(values, 1))
+    count = max(2, math.ceil(share * n))
+    draws = [_draw(field, x, level, noise.fold(j).normal(x)) for j in range(count)]
+    logs = torch.stack([decoder.log_prob(x, d.prediction, c) for d in draws], 1)
+    mean, stderr = mean_of(-0.5 * _steady(-2.0 * logs, draws))
     return mean, stderr
 
 
