@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from scoresde.denoiser import BaseDenoiser, Field
 from scoresde.likelihood.record import Transform
 from scoresde.noise import Noise, SeededNoise
-from scoresde.sampling import place_cond, placement
+from scoresde.sampling import check_model, place_cond, placement
 
 
 class Dequantiser(ABC):
@@ -156,6 +156,7 @@ def fit_dequantiser(
     Raises:
         ValueError: x that are no integers of the transform's levels.
     """
+    check_model(model)
     transform.forward(x)  # refuses what is no grey level
     generator = torch.Generator().manual_seed(seed)
     optimiser = torch.optim.Adam(dequantiser.parameters(), lr=lr)

@@ -15,7 +15,8 @@ from scoresde.likelihood.record import LogLikelihood
 def with_parts(found: LogLikelihood, parts: Mapping[str, Tensor | float]) -> LogLikelihood:
     """Return a record in float64 with more parts (B,) in its sum."""
     nats = found.nats.double()
-    added = {k: torch.as_tensor(v).to(nats).expand_as(nats) for k, v in parts.items()}
+    like = {"dtype": nats.dtype, "device": nats.device}
+    added = {k: torch.as_tensor(v, **like).expand_as(nats) for k, v in parts.items()}
     return replace(found, nats=sum(added.values(), nats), parts={**found.parts, **added})
 
 
@@ -34,8 +35,16 @@ def importance_bound(draws: Sequence[LogLikelihood], method: str) -> LogLikeliho
 
     Returns:
         The record; its part "draws" is what k draws gain over the mean of one.
+
+    Raises:
+        ValueError: records that count a data transform beside their parts.
     """
     k, first = len(draws), draws[0]
+    if isinstance(first.log_det_data, Tensor) or first.log_det_data != 0.0:
+        raise ValueError(
+            f"density: {first.method} counts a data transform of its own; leave `transform` out "
+            f"of it, and give scoresde.Discrete the transform"
+        )
     logs = torch.stack([found.nats for found in draws])
     share = logs.softmax(0)
     parts = {
@@ -57,7 +66,6 @@ def importance_bound(draws: Sequence[LogLikelihood], method: str) -> LogLikeliho
         nfe=torch.stack([found.nfe for found in draws]).sum(0),
         products=torch.stack(products).sum(0) if products else None,
         latent=None,
-        log_det_data=0.0,
         bound=True,
         method=f"{method}, {first.method}",
     )
