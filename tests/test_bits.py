@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from functools import partial
 
+import numpy as np
 import pytest
 import torch
 from conftest import generator, spread
@@ -157,8 +158,6 @@ def test_the_mean_of_one_draw_is_the_bound_of_jensen():
 
 
 def _gauss_legendre(n):
-    import numpy as np
-
     x, w = np.polynomial.legendre.leggauss(n)
     return 0.5 * (x + 1.0), 0.5 * w
 
@@ -305,9 +304,7 @@ def test_integers_and_continuous_data_compose_in_one_line():
             "density: .*transform of its own",
         ),
         (
-            lambda: Decoded(exactly(bell()), model_on())(
-                torch.tensor([[1]]), noise=SeededNoise(0)
-            ),
+            lambda: Decoded(exactly(bell()), model_on())(torch.tensor([[1]]), noise=SeededNoise(0)),
             "x: dtype torch.int64",
         ),
     ],

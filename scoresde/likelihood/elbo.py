@@ -184,7 +184,8 @@ def _prior(sde: SDE, prior: Prior, x: Tensor, n: int, noise: Noise) -> tuple[Ten
     alpha, sigma = float(level.alpha), float(level.sigma)
     mean = alpha * x.double()
     if type(prior) is Prior:
-        spread = (sigma / torch.as_tensor(prior.std).to(mean)).square().expand_as(mean)
+        std = torch.as_tensor(prior.std, dtype=mean.dtype, device=mean.device)
+        spread = (sigma / std).square().expand_as(mean)
         gap = -0.5 * spread.flatten(1).sum(1) - log_normal(torch.ones_like(mean), sigma)
         return prior.log_prob(mean) + gap, torch.zeros_like(gap)
     draws = [noise.fold(j).normal(mean) for j in range(n)]
