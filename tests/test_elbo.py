@@ -217,5 +217,5 @@ def test_arguments_that_are_refused(arguments, named):
 
 
 def test_integers_are_refused_by_name():
-    with pytest.raises(ValueError, match="x: dtype torch.int64"):
+    with pytest.raises(ValueError, match=r"x: dtype torch\.int64"):
         sd.elbo(model_on(), torch.ones(2, 3).long())
