@@ -161,9 +161,10 @@ def fit_dequantiser(
     generator = torch.Generator().manual_seed(seed)
     optimiser = torch.optim.Adam(dequantiser.parameters(), lr=lr)
     rate = torch.optim.lr_scheduler.CosineAnnealingLR(optimiser, steps)
-    field, noise = Field(model, place_cond(cond, x.device)), SeededNoise(seed)
+    field = Field(model, place_cond(cond, placement(model, x)["device"]))
+    noise = SeededNoise(seed)
     for step in range(steps):
-        index = torch.randint(len(x), (batch_size,), generator=generator).to(x.device)
+        index = torch.randint(len(x), (batch_size,), generator=generator)
         loss = dequantiser_loss(
             dequantiser, field.rows(index, len(x)), transform, x[index], noise.fold(step)
         ).mean()

@@ -54,7 +54,7 @@ def elbo(
 
     Unlike `log_likelihood` it is of the data themselves: the state at t_min is drawn, and a decoder
     leads from it to x. Each of n strata of levels has a draw of its own, so that the bound needs
-    no solve, and its standard error is that of the draws.
+    no solve, and its standard error is that of the draws: rough below some fifty levels.
 
     The parts are "prior", minus the divergence of q(x_T | x0) from the prior; "diffusion", minus
     the integral; and "decoder", E log p(x0 | x_tmin).
@@ -103,19 +103,17 @@ class _Draw(NamedTuple):
     """What one draw of the state says.
 
     Attributes:
-        prediction: the network's.
         error: |v - v^|^2 (B,).
         excess: |v|^2 less its mean over the noise (B,).
         unexplained: |v - v^|^2 / |v|^2, at most 1 (B,).
     """
 
-    prediction: Prediction
     error: Tensor
     excess: Tensor
     unexplained: Tensor
 
 
-def _draw(field: Field, x: Tensor, level: Level, z: Tensor) -> _Draw:
+def _draw(field: Field, x: Tensor, level: Level, z: Tensor) -> tuple[Prediction, _Draw]:
     phi = level.angle(field.data_std)
     by_data, by_noise = -sin(phi) / field.data_std, cos(phi)
     prediction = field(lincomb((level.alpha, x), (level.sigma, z)), level)
@@ -123,12 +121,8 @@ def _draw(field: Field, x: Tensor, level: Level, z: Tensor) -> _Draw:
     error = _square(v - prediction.combine(x0=by_data, eps=by_noise))
     noise = _square(lincomb((by_noise, torch.ones_like(x))))
     size = _square(v)
-    return _Draw(
-        prediction,
-        error,
-        size - noise - _square(lincomb((by_data, x))),
-        (error / size).clamp(max=1.0),
-    )
+    excess = size - noise - _square(lincomb((by_data, x)))
+    return prediction, _Draw(error, excess, (error / size).clamp(max=1.0))
 
 
 def _square(x: Tensor) -> Tensor:
@@ -156,7 +150,7 @@ def _diffusion(field: Field, x: Tensor, n: int, noise: Noise) -> tuple[Tensor, T
     z = noise.fold(-1).normal(x.new_zeros(len(x), n, dtype=torch.float64))
     strata = torch.arange(n, device=x.device) + torch.special.ndtr(z)
     levels = (_level(sde, per_sample(low + (high - low) / n * s, x), c) for s in strata.unbind(1))
-    draws = [_draw(field, x, here, noise.fold(j).normal(x)) for j, here in enumerate(levels)]
+    draws = [_draw(field, x, here, noise.fold(j).normal(x))[1] for j, here in enumerate(levels)]
     errors = _steady(torch.stack([d.error for d in draws], 1), draws)
     # neighbouring strata differ by their draws, and little by their means, which count as error
     squares = errors.diff(dim=1).square().sum(1) / (2 * n * (n - 1) or math.nan)
@@ -171,10 +165,12 @@ def _decoded(
     level = sde.level(sde.t_min)
     # the Gaussian's is -|v - v^|^2 / 2, so it weighs as much as half a unit of s
     share = 0.5 / (_depth(level, c) - _depth(sde.level(sde.T), c))
-    count = max(2, math.ceil(share * n))
-    draws = [_draw(field, x, level, noise.fold(j).normal(x)) for j in range(count)]
-    logs = torch.stack([decoder.log_prob(x, d.prediction, c) for d in draws], 1)
-    mean, stderr = mean_of(-0.5 * _steady(-2.0 * logs, draws))
+    logs, draws = [], []
+    for j in range(max(2, math.ceil(share * n))):
+        prediction, draw = _draw(field, x, level, noise.fold(j).normal(x))
+        logs.append(decoder.log_prob(x, prediction, c))
+        draws.append(draw)
+    mean, stderr = mean_of(-0.5 * _steady(-2.0 * torch.stack(logs, 1), draws))
     return mean, stderr
 
 
