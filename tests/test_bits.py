@@ -273,7 +273,7 @@ def test_integers_and_continuous_data_compose_in_one_line():
     images = torch.randint(8, (3, 1, 2, 2), generator=generator(0))
     model, transform = model_on(), Affine.bins(8)
     flow = partial(sd.log_likelihood, model, steps=4)
-    found = Discrete(Decoded(flow, model), transform, k=2)(images, noise=SeededNoise(0))
+    found = Discrete(Decoded(flow, model, k=3), transform, k=2)(images, noise=SeededNoise(0))
     names = {"prior", "log_det", "decoder", "transform", "dequantiser", "draws"}
     assert set(found.parts) == names
     assert torch.allclose(found.nats, sum(found.parts.values()))

@@ -52,7 +52,7 @@ def importance_bound(draws: Sequence[LogLikelihood], method: str) -> LogLikeliho
     }
     nats = logs.logsumexp(0) - math.log(k)
     if k > 1:
-        parts["draws"] = nats - logs.mean(0)
+        parts["draws"] = parts.get("draws", 0.0) + nats - logs.mean(0)  # those within the draws too
     spread = k * (share - 1.0 / k).square().sum(0) / (k - 1 or math.nan)
     own = (share * torch.stack([found.stderr for found in draws])).sum(0)
     errors = [found.error for found in draws if found.error is not None]
