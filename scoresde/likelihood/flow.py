@@ -102,7 +102,7 @@ def log_likelihood(
             mismatch=_mismatch(model, prior, x),
             latent=jacobian.latent,
             log_det_data=0.0 if transform is None else transform.log_det_at(x),
-            method=f"{trace} in {jacobian.mode} mode, {solver}",
+            method=f"{trace} in {jacobian.mode} mode, {solver}, x at t_min",
         )
 
 
