@@ -45,7 +45,9 @@ class DiscretisedGaussian(Decoder):
     """The same Gaussian's probability of the bin that holds x; the end bins have its tails.
 
     A law of grey levels, so that integers need no dequantiser: x is `transform.forward(integers)`,
-    the middles of their bins (Ho et al. 2020, arXiv:2006.11239, eq. 13).
+    the middles of their bins (Ho et al. 2020, arXiv:2006.11239, eq. 13). It suits models of data
+    that were not dequantised. The states of others fill the bins at t_min, and the bound, which
+    draws them from the middles, is loose where sigma(t_min) is small against a bin.
 
     Attributes:
         transform: from grey levels to model space.
