@@ -12,12 +12,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import stats
 
-from scoresde.data import Affine
+from scoresde.data import Affine, Logit
 
 quick = settings(max_examples=50, deadline=None)
 level_counts = st.integers(2, 2**16)
 intervals = st.sampled_from([(-1.0, 1.0), (0.0, 1.0), (-0.5, 0.5), (0.0, 255.0), (-3.0, 7.0)])
 maps = st.sampled_from([Affine.bins, Affine.endpoints])
+alphas = st.sampled_from([1e-4, 0.05, 0.3])
 
 
 def generator(seed=0):
@@ -57,6 +58,36 @@ def test_dequantised_integers_come_back_exactly(make, levels, interval, seed):
     y = transform.forward(x, generator(seed))
     assert torch.equal(transform.to_pixels(y).long(), x)
     assert not torch.equal(y, transform.forward(x))
+
+
+@quick
+@given(level_counts, alphas, st.integers(0, 2**32))
+def test_dequantised_integers_come_back_exactly_from_the_logit(levels, alpha, seed):
+    transform = Logit(levels, alpha)
+    x = torch.randint(levels, (500,), generator=generator(seed))
+    x[:2] = torch.tensor([0, levels - 1])
+    assert torch.equal(transform.to_pixels(transform.forward(x)).long(), x)
+    u = torch.rand(500, generator=generator(seed), dtype=torch.float64)
+    y = transform.embed(x + 0.999 * (u - 0.5))
+    assert torch.equal(transform.to_pixels(y).long(), x)
+    torch.testing.assert_close(transform.inverse(y), x + 0.999 * (u - 0.5))
+
+
+@pytest.mark.parametrize("transform", [Logit(256), Logit(4, 1e-3), Affine.bins(9)])
+def test_log_det_at_a_point_is_that_of_the_jacobian(transform):
+    x = 4.0 * torch.rand(3, 2, 2, generator=generator(), dtype=torch.float64) - 0.5
+    found = torch.as_tensor(transform.log_det_at(transform.embed(x))).expand(3)
+    for sample, log_det in zip(x, found, strict=True):
+        jacobian = torch.autograd.functional.jacobian(
+            lambda v: transform.embed(v.view(1, 2, 2)).flatten(), sample.flatten()
+        )
+        assert float(log_det) == pytest.approx(torch.linalg.slogdet(jacobian)[1].item() / 4)
+
+
+def test_the_logit_fills_the_range_that_alpha_leaves():
+    edges = Logit(256, 0.05).embed(torch.tensor([-0.5, 127.5, 255.5], dtype=torch.float64))
+    expected = [math.log(0.05 / 0.95), 0.0, math.log(0.95 / 0.05)]
+    assert edges.tolist() == pytest.approx(expected, abs=1e-12)
 
 
 def test_bins_fill_the_interval_and_endpoints_reach_it():
@@ -112,9 +143,9 @@ def test_standardise_whitens_each_feature_and_knows_its_log_det():
 
 
 def test_a_transform_survives_json():
-    for transform in (Affine.bins(17), Affine((1.0, 2.0), (3.0, 0.1)), Affine()):
+    for transform in (Affine.bins(17), Affine((1.0, 2.0), (3.0, 0.1)), Affine(), Logit(4, 0.1)):
         stored = json.loads(json.dumps(dataclasses.asdict(transform)))
-        assert Affine(**stored) == transform
+        assert type(transform)(**stored) == transform
     assert repr(Affine.endpoints(256)) == "Affine(loc=127.5, scale=127.5, levels=256)"
 
 
@@ -131,6 +162,9 @@ def test_to_pixels_clips_and_chooses_the_smallest_dtype():
         (lambda: Affine(scale=(1.0, -2.0)), "scale=.* must be positive"),
         (lambda: Affine(loc=math.nan), "loc=nan must be one finite number"),
         (lambda: Affine(levels=1), "levels=1 .* 2..65536"),
+        (lambda: Logit(1), "levels=1 .* 2..65536"),
+        (lambda: Logit(256, 0.5), r"alpha=0\.5 must be between"),
+        (lambda: Logit(17).forward(torch.rand(2, 3)), r"x holds torch.float32 .*levels=17"),
         (lambda: Affine.bins(256, 1.0, -1.0), r"low=1\.0 must be below high=-1\.0"),
         (lambda: Affine.standardise(torch.ones(4, 2)), r"constant in features \[0, 1\]"),
         (lambda: Affine.standardise(torch.ones(4)), r"x has shape \(4,\)"),

@@ -16,11 +16,12 @@ from scoresde.data.toys import (
     rings_log_prob,
     spirals,
 )
-from scoresde.data.transforms import Affine
+from scoresde.data.transforms import Affine, Logit
 
 __all__ = [
     "Affine",
     "Dataset",
+    "Logit",
     "batches",
     "checkerboard",
     "checkerboard_log_prob",

@@ -1,8 +1,9 @@
-"""The map between data and model space, which knows its log-determinant."""
+"""The maps between data and model space, which know their log-determinants."""
 
 from __future__ import annotations
 
 import math
+from abc import ABC, abstractmethod
 from dataclasses import dataclass
 
 import torch
@@ -16,8 +17,62 @@ from scoresde.data.checks import (
 )
 
 
+class _Transform(ABC):
+    """What the transforms share: grey levels in and out."""
+
+    levels: int | None
+
+    @abstractmethod
+    def embed(self, x: Tensor) -> Tensor:
+        """Map continuous x (B, *) in data units, as dequantisation leaves them, to model space."""
+
+    @abstractmethod
+    def inverse(self, y: Tensor) -> Tensor:
+        """Map y (B, *) from model space back to data units, unrounded."""
+
+    @abstractmethod
+    def log_det_at(self, y: Tensor) -> float | Tensor:
+        """Return log |dy/dx| per dimension at y (B, *), in nats: a float, or (B,)."""
+
+    def forward(self, x: Tensor, generator: torch.Generator | None = None) -> Tensor:
+        """Map data x (B, *) to model space, dequantising grey levels if a generator is given.
+
+        Args:
+            x: integers 0..levels-1, or finite floats where `levels` is None. Integers come out in
+                torch's default dtype, floats keep theirs.
+            generator: the source of uniform dequantisation noise, which a likelihood of integers
+                needs. Continuous data need none, and draw none.
+
+        Raises:
+            ValueError: `x` is outside the declared range or of the wrong kind (such as float images
+                in [0, 1] where grey levels are declared), or its features do not match the map's.
+        """
+        if self.levels is None:
+            require_continuous("x", x)
+        else:
+            require_grey_levels("x", x, self.levels)
+            x = x.to(torch.get_default_dtype())
+            if generator is not None:
+                x = x + _noise_within_bins(x, self.levels, generator)
+        return self.embed(x)
+
+    def to_pixels(self, y: Tensor) -> Tensor:
+        """Return the grey level whose bin holds y, clipped to 0..levels-1; it undoes `forward`.
+
+        The result is uint8 up to 256 levels, int32 above.
+
+        Raises:
+            ValueError: the data are continuous, or `y` is not finite.
+        """
+        if self.levels is None:
+            raise ValueError("levels=None: continuous data have no pixels; use inverse(y)")
+        require_finite("y", y)
+        pixels = self.inverse(y).round().clamp(0, self.levels - 1)
+        return pixels.to(torch.uint8 if self.levels <= 256 else torch.int32)
+
+
 @dataclass(frozen=True)
-class Affine:
+class Affine(_Transform):
     """The transform y = (x - loc) / scale from data x to the model's y, and back.
 
     With `levels`, data are integers 0..levels-1 and grey level k stands for the unit bin
@@ -103,45 +158,53 @@ class Affine:
         scales = self.scale if isinstance(self.scale, tuple) else (self.scale,)
         return -math.fsum(math.log(scale) for scale in scales) / len(scales)
 
-    def forward(self, x: Tensor, generator: torch.Generator | None = None) -> Tensor:
-        """Map data x (B, *) to model space, dequantising grey levels if a generator is given.
-
-        Args:
-            x: integers 0..levels-1, or finite floats where `levels` is None. Integers come out in
-                torch's default dtype, floats keep theirs.
-            generator: the source of uniform dequantisation noise, which a likelihood of integers
-                needs. Continuous data need none, and draw none.
-
-        Raises:
-            ValueError: `x` is outside the declared range or of the wrong kind (such as float images
-                in [0, 1] where grey levels are declared), or its features do not match `scale`.
-        """
-        if self.levels is None:
-            require_continuous("x", x)
-        else:
-            require_grey_levels("x", x, self.levels)
-            x = x.to(torch.get_default_dtype())
-            if generator is not None:
-                x = x + _noise_within_bins(x, self.levels, generator)
+    def embed(self, x: Tensor) -> Tensor:
         return (x - _along_features("loc", self.loc, x)) / _along_features("scale", self.scale, x)
 
     def inverse(self, y: Tensor) -> Tensor:
-        """Map y (B, *) from model space back to data units, unrounded: x = loc + scale y."""
         return _along_features("loc", self.loc, y) + _along_features("scale", self.scale, y) * y
 
-    def to_pixels(self, y: Tensor) -> Tensor:
-        """Return the grey level whose bin holds y, clipped to 0..levels-1; it undoes `forward`.
+    def log_det_at(self, y: Tensor) -> float:
+        return self.log_det
 
-        The result is uint8 up to 256 levels, int32 above.
 
-        Raises:
-            ValueError: the data are continuous, or `y` is not finite.
-        """
-        if self.levels is None:
-            raise ValueError("levels=None: continuous data have no pixels; use inverse(y)")
-        require_finite("y", y)
-        pixels = self.inverse(y).round().clamp(0, self.levels - 1)
-        return pixels.to(torch.uint8 if self.levels <= 256 else torch.int32)
+@dataclass(frozen=True)
+class Logit(_Transform):
+    """The transform y = log(p / (1 - p)) of grey levels k, to all of the line.
+
+        p = alpha + (1 - 2 alpha) (k + u) / levels,    u ~ U[0, 1) with dequantisation, 1/2 without
+
+    and log |dy/dx| = log((1 - 2 alpha) / levels) - log p (1 - p), which depends on the data. Dinh
+    et al. 2017, arXiv:1605.08803, section 4.1, keep p off 0 alone; here alpha keeps it off 1 too,
+    as in Papamakarios et al. 2017, arXiv:1705.07057.
+
+    Attributes:
+        levels: the number of grey levels.
+        alpha: how far p stays from 0 and 1.
+
+    Raises:
+        ValueError: `levels` is not in 2..65536, or `alpha` not between 0 and 1/2.
+    """
+
+    levels: int
+    alpha: float = 0.05
+
+    def __post_init__(self) -> None:
+        require_level_count(self.levels)
+        if not 0.0 < self.alpha < 0.5:
+            raise ValueError(f"alpha={self.alpha} must be between 0 and 1/2")
+
+    def embed(self, x: Tensor) -> Tensor:
+        return torch.logit(self.alpha + (1.0 - 2.0 * self.alpha) * (x + 0.5) / self.levels)
+
+    def inverse(self, y: Tensor) -> Tensor:
+        return self.levels * (torch.sigmoid(y) - self.alpha) / (1.0 - 2.0 * self.alpha) - 0.5
+
+    def log_det_at(self, y: Tensor) -> Tensor:
+        # -log p (1 - p) = |y| + 2 log(1 + e^-|y|), the same for y and -y
+        size = y.double().abs().flatten(1)
+        spread = (size + 2.0 * torch.log1p(torch.exp(-size))).mean(1)
+        return math.log((1.0 - 2.0 * self.alpha) / self.levels) + spread
 
 
 def _width(low: float, high: float) -> float:

@@ -1,12 +1,24 @@
 """Log-likelihoods as measurements: a number, and how far it may be off.
 
-`log_likelihood` is exact, by the probability flow. What it is made of has a file each: the traces,
-the flow's Jacobian that they estimate, and the record of the result.
+`log_likelihood` is exact, by the probability flow; `elbo` is a bound by the reverse SDE. `Decoded`
+makes of a density at t_min one of the data, and `Discrete` of a density the probability of
+integers, in bits per dimension. What they are made of has a file each: the traces, the flow's
+Jacobian that they estimate, decoders, dequantisers, and the record of the result.
 """
 
+from scoresde.likelihood.decoder import Decoded, Decoder, DiscretisedGaussian, GaussianDecoder
+from scoresde.likelihood.dequantise import (
+    Dequantiser,
+    FlowDequantiser,
+    UniformDequantiser,
+    dequantiser_loss,
+    fit_dequantiser,
+)
+from scoresde.likelihood.discrete import Discrete
+from scoresde.likelihood.elbo import elbo
 from scoresde.likelihood.flow import default_trace, flow_jacobian, log_likelihood
 from scoresde.likelihood.jacobian import FlowJacobian, Jacobian, find_mode, products
-from scoresde.likelihood.record import LogLikelihood, Transform
+from scoresde.likelihood.record import Density, LogLikelihood, Transform
 from scoresde.likelihood.survey import (
     Columns,
     Evaluate,
@@ -20,19 +32,31 @@ from scoresde.likelihood.traces import Estimate, ExactTrace, Hutchinson, Trace
 
 __all__ = [
     "Columns",
+    "Decoded",
+    "Decoder",
+    "Density",
+    "Dequantiser",
+    "Discrete",
+    "DiscretisedGaussian",
     "Estimate",
     "Evaluate",
     "ExactTrace",
+    "FlowDequantiser",
     "FlowJacobian",
+    "GaussianDecoder",
     "Hutchinson",
     "Jacobian",
     "LogLikelihood",
     "Share",
     "Trace",
     "Transform",
+    "UniformDequantiser",
     "default_trace",
+    "dequantiser_loss",
+    "elbo",
     "find_mode",
     "fingerprint",
+    "fit_dequantiser",
     "flow_jacobian",
     "log_likelihood",
     "products",

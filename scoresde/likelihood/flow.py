@@ -93,8 +93,8 @@ def log_likelihood(
             dim=math.prod(x.shape[1:]),
             mismatch=_mismatch(model, prior, x),
             latent=jacobian.latent,
-            log_det_data=0.0 if transform is None else transform.log_det,
-            method=f"{trace} in {jacobian.mode} mode, {jacobian.route.solver}",
+            log_det_data=0.0 if transform is None else transform.log_det_at(x),
+            method=f"{trace} in {jacobian.mode} mode, {jacobian.route.solver}, x at t_min",
         )
 
 

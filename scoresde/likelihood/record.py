@@ -11,13 +11,45 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from scoresde.noise import Noise
+
 
 class Transform(Protocol):
-    """A map from data to model space that knows its log-determinant."""
+    """A map between data and model space that knows its log-determinant.
+
+    Attributes:
+        levels: of integer data 0..levels-1, where level k stands for [k - 1/2, k + 1/2); or None.
+    """
 
     @property
-    def log_det(self) -> float:
-        """Log |d model / d data| per dimension, in nats."""
+    def levels(self) -> int | None: ...
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Map data (B, *) to model space, grey levels as the middles of their bins."""
+        ...
+
+    def embed(self, x: Tensor) -> Tensor:
+        """Map continuous x (B, *) in data units to model space."""
+        ...
+
+    def to_pixels(self, y: Tensor) -> Tensor:
+        """Return the grey levels whose bins hold y (B, *)."""
+        ...
+
+    def log_det_at(self, y: Tensor) -> float | Tensor:
+        """Return log |d model / d data| per dimension at y (B, *), in nats: a float, or (B,)."""
+        ...
+
+
+class Density(Protocol):
+    """Anything that gives the log-likelihood of states in model space.
+
+    `partial(scoresde.log_likelihood, model, steps=40)` is one, and so is
+    `partial(scoresde.elbo, model)`.
+    """
+
+    def __call__(self, x: Tensor, *, noise: Noise) -> LogLikelihood:
+        """Return the log-likelihoods of x (B, *), with all randomness from the noise."""
         ...
 
 
@@ -30,7 +62,8 @@ class LogLikelihood:
     neither lowers.
 
     Attributes:
-        nats: log p(x), or a lower bound of it, in model space (B,).
+        nats: log p(x), or a lower bound of it (B,): a density in model space, or the probability of
+            integers, which counts all parts.
         parts: what `nats` is the sum of, by name (B,).
         stderr: standard error of `nats` (B,): 0 for an exact trace, NaN where a single probe or
             draw tells nothing of it.
@@ -42,7 +75,8 @@ class LogLikelihood:
         products: products with the network's Jacobian per sample (B,).
         dim: dimensions D of a sample.
         latent: the code at T (B, *); None for bounds.
-        log_det_data: log |d model / d data| per dimension, of the data transform.
+        log_det_data: log |d model / d data| per dimension, of the data transform: a float, or (B,)
+            where it depends on the data; 0 for a probability.
         bound: whether `nats` is a lower bound.
         method: how it was had, in words.
     """
@@ -56,7 +90,7 @@ class LogLikelihood:
     mismatch: float | None = None
     products: Tensor | None = None
     latent: Tensor | None = None
-    log_det_data: float = 0.0
+    log_det_data: float | Tensor = 0.0
     bound: bool = False
     method: str = ""
 
