@@ -132,9 +132,9 @@ class DensityGrid(Grid):
         ValueError: numbers out of range; a normal that lies outside the range of a solve.
     """
 
-    mean: float = -0.5
-    width: float = 2.0
-    uniform: float = 0.3
+    mean: float = -0.4
+    width: float = 1.7
+    uniform: float = 0.45
 
     def __post_init__(self) -> None:
         require_number(self.mean, "mean")
@@ -161,9 +161,14 @@ class DensityGrid(Grid):
         return _at_lams(sde, _spaced(steps, lambda u: _bisect(share, u, low, high)))
 
 
-def default_grid(data_std: float) -> DensityGrid:
-    """Return the default grid for data of a deviation: it moves with log(data_std)."""
-    return DensityGrid(mean=math.log(data_std) - 0.5)
+def default_grid(data_std: float, stochastic: bool = False) -> DensityGrid:
+    """Return the default grid for data of a deviation: it moves with log(data_std).
+
+    It is wider for a stochastic solver, whose output has the deviation of what is finer than the
+    data's own only where steps are short at its level too.
+    """
+    mean = math.log(data_std) - 0.4
+    return DensityGrid(mean, width=3.0, uniform=0.3) if stochastic else DensityGrid(mean)
 
 
 @dataclass(frozen=True)

@@ -95,7 +95,7 @@ def integrate(
         x, calls, error = solve_adaptive(field, x, solver, noise, *way)
         levels = (start, stop, CLEAN) if denoise else (start, stop)
         return Solution(x, calls, levels, solver, noise, error=error)
-    grid = default_grid(field.data_std) if grid is None else grid
+    grid = default_grid(field.data_std, solver.stochastic) if grid is None else grid
     _check_kind(grid, Grid, "grid")
     levels = levels_of(
         sde, grid, count_steps(solver, steps, nfe, denoise, grid.steps), denoise, part

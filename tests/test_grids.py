@@ -148,7 +148,7 @@ def test_median_of_the_density_grid_is_its_own_root():
 
     def share(lam):
         normal = (bell.cdf(lam) - bell.cdf(low)) / (bell.cdf(high) - bell.cdf(low))
-        return 0.7 * normal + 0.3 * (lam - low) / (high - low) - 0.5
+        return (1 - grid.uniform) * normal + grid.uniform * (lam - low) / (high - low) - 0.5
 
     median = optimize.brentq(share, low, high, xtol=1e-14)
     assert grid.levels(sde, 2)[1].lam == pytest.approx(median, abs=1e-10)

@@ -19,6 +19,7 @@ from scoresde import (
     AnnealedLangevin,
     BrownianNoise,
     Churned,
+    DensityGrid,
     EulerMaruyama,
     Field,
     Gaussian,
@@ -250,7 +251,7 @@ def test_error_of_predictor_corrector_falls_linearly_with_the_correctors_step():
     errors = []
     for snr in (0.1, 0.1 * math.sqrt(2.0), 0.2):
         solver = PredictorCorrector(DDIM(1.0), AnnealedLangevin(snr), corrections=100)
-        found = law(solver, sde, DATA, steps=12, denoise=False)
+        found = law(solver, sde, DATA, DensityGrid(), steps=12, denoise=False)
         errors.append(weak_error(found, exact))
     e = 2.0 * (0.2 * sde.level(sde.t_min).sigma) ** 2
     v = float(exact.covariance)

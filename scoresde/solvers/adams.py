@@ -44,9 +44,12 @@ class AdamsPC(Solver):
     How v moves with x decides whether many nodes pay on few steps. It follows from how much of
     the move dx the expected data make, d x0 = theta dx / alpha: all of it where the data fill the
     space (eps stays), none where they are points (x0 stays). No network call tells; theta = 1/3
-    does well on mixtures of Gaussians from 2 to 512 dimensions. Old values farther than 1.2 in u
-    from where a step ends say little of it. They are left out: long steps are of lower order, and
-    do not carry a learned network's wiggles far.
+    does well on mixtures of Gaussians from 2 to 512 dimensions.
+
+    Old values far in lam from where a step ends say little of it, and are left out: the second of
+    a line beyond 2.5, those of a curve beyond 1.5. Long steps are so of lower order, and do not
+    carry a learned network's wiggles far. Distance in u would not do: it shrinks towards alpha = 0,
+    where steps grow, and a curve through values on growing steps magnifies their wiggles.
 
     Attributes:
         order: nodes of the predictor, from 1 to 4. The corrector lifts the order of the error to
@@ -77,7 +80,7 @@ class AdamsPC(Solver):
         tangent = tan(angles[0])
         swing = ((1.0 - _SHARE) / tangent - _SHARE * tangent) * gain if state else 0.0
         end = there.angle(c)
-        weights = _of_near(lambda near: bashforth(end, near), end, angles[: self.order])
+        weights = bashforth(end, angles[: self.order])
         weights += (0.0,) * (len(terms) - len(weights))
         shift = gain + weights[0] * swing
         r = there.radius(c)
@@ -114,37 +117,44 @@ class AdamsPC(Solver):
         angles = (here.angle(field.data_std), *(angle for angle, _ in state))
         if not state:
             return terms, (1.0,), 0.0, angles
-        new, *old = angles
-
-        def correction(near: tuple[Scalar, ...]) -> tuple[Scalar, ...]:
-            surprise, gain = moulton((new, *near))
-            return gain, *surprise
-
-        gain, *surprise = _of_near(correction, new, tuple(old))
-        return terms, tuple(surprise), gain, angles
+        surprise, gain = moulton(angles)
+        return terms, surprise, gain, angles
 
 
 def bashforth(there: Scalar, angles: tuple[Scalar, ...]) -> tuple[Scalar, ...]:
-    """Return the weights of v at angles, newest first, in the integral from angles[0] to there."""
-    nodes, points = tuple(map(_coordinate, angles)), _quadrature(angles[0], there)
-    return tuple(sum(w * _lagrange(u, j, nodes) for u, w in points) for j in range(len(nodes)))
+    """Return the weights of v at angles, newest first, in the integral from angles[0] to there.
+
+    What lies too far from `there` has the weight 0.
+    """
+    points = _quadrature(angles[0], there)
+
+    def weigh(near: tuple[Scalar, ...]) -> tuple[Scalar, ...]:
+        nodes = tuple(map(_coordinate, near))
+        return tuple(sum(w * _lagrange(u, j, nodes) for u, w in points) for j in range(len(nodes)))
+
+    return _of_near(weigh, there, angles)
 
 
 def moulton(angles: tuple[Scalar, ...]) -> tuple[tuple[Scalar, ...], Scalar]:
     """Return the corrector of the step from angles[1] to angles[0].
 
     The interpolant through all angles and the one through the old angles differ by the surprise,
-    v_0 less the extrapolation of the old ones, times the Lagrange polynomial of angles[0].
+    v_0 less the extrapolation of the old ones, times the Lagrange polynomial of angles[0]. The old
+    angles are those that `bashforth` takes.
 
     Returns:
         surprise: coefficients of the surprise over v at angles.
         gain: integral of that Lagrange polynomial over the step.
     """
-    nodes = tuple(map(_coordinate, angles))
-    new, old = nodes[0], nodes[1:]
-    extrapolation = tuple(-_lagrange(new, j, old) for j in range(len(old)))
-    gain = sum(w * _lagrange(u, 0, nodes) for u, w in _quadrature(angles[1], angles[0]))
-    return (1.0, *extrapolation), gain
+    new, points = _coordinate(angles[0]), _quadrature(angles[1], angles[0])
+
+    def weigh(near: tuple[Scalar, ...]) -> tuple[Scalar, ...]:
+        old = tuple(map(_coordinate, near))
+        gain = sum(w * _lagrange(u, 0, (new, *old)) for u, w in points)
+        return gain, 1.0, *(-_lagrange(new, j, old) for j in range(len(old)))
+
+    gain, *surprise = _of_near(weigh, angles[0], angles[1:])
+    return tuple(surprise), gain
 
 
 def _of_near(
@@ -153,8 +163,11 @@ def _of_near(
     angles: tuple[Scalar, ...],
 ) -> tuple[Scalar, ...]:
     """Return the weights of the newest angle and of those within reach of `end`; 0 for others."""
-    at = _coordinate(end)
-    near: list[Any] = [abs(_coordinate(angle) - at) <= _REACH for angle in angles[1:]]
+    at = _log_tan(end, _NONE)
+    near: list[Any] = [
+        abs(_log_tan(angle, _NONE) - at) <= reach
+        for angle, reach in zip(angles[1:], _REACH, strict=False)
+    ]
     if not isinstance(end, Tensor):
         count = 1 + sum(near)
         return weigh(angles[:count]) + (0.0,) * (len(angles) - count)
@@ -172,7 +185,11 @@ def _quadrature(start: Scalar, stop: Scalar) -> list[tuple[Scalar, Scalar]]:
 
 
 def _coordinate(phi: Scalar) -> Scalar:
-    return log((sin(phi) + _BEND) / (cos(phi) + _BEND))
+    return _log_tan(phi, _BEND)
+
+
+def _log_tan(phi: Scalar, bend: float) -> Scalar:
+    return log((sin(phi) + bend) / (cos(phi) + bend))
 
 
 def _lagrange(u: Scalar, j: int, nodes: tuple[Scalar, ...]) -> Scalar:
@@ -190,8 +207,11 @@ def _scaled(weights: tuple[Scalar, ...], terms: tuple[Term, ...]) -> list[Term]:
 # theta: what the expected data make of a correction of the state
 _SHARE = 1.0 / 3.0
 
-# how far back, in u, values of v are of use
-_REACH = 1.2
+# how far back, in lam, the values of v are of use that are older than the newest
+_REACH = (2.5, 1.5, 1.5)
 
 # sines and cosines below this count as 0 in u; there v is a polynomial in sigma, or in alpha
 _BEND = 0.1
+
+# and in lam, that it may be finite: less than sigma or alpha is at the ends of a common grid
+_NONE = 0.01
