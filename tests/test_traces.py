@@ -24,6 +24,7 @@ from scoresde import (
     InjectedNoise,
     SeededNoise,
     Trace,
+    UnitNormal,
 )
 from scoresde.likelihood import Estimate
 from scoresde.likelihood.traces import mean_of
@@ -104,7 +105,7 @@ def test_probes_are_signs_or_unit_normals_drawn_once_and_each_samples_own():
         Hutchinson(n, gaussian=gaussian).estimate(asked, noise)
         return asked.probes
 
-    signs, normals = drawn(), drawn(gaussian=True)
+    signs, normals = drawn(), drawn(probes=UnitNormal())
     assert signs.shape == normals.shape == (400, 4, 3, 5)
     assert signs.unique().tolist() == [-1.0, 1.0]
     assert abs(float(signs.mean())) < 5.03 / math.sqrt(signs.numel())
@@ -139,7 +140,7 @@ def test_estimates_are_within_their_standard_errors():
     model = Denoiser(Mixing(6), VPSDE(), "v")
     x = normal(64, 6, dtype=torch.float64)
     expected = sd.log_likelihood(model, x, steps=15, trace=ExactTrace())
-    for trace in (Hutchinson(16), Hutchinson(16, gaussian=True)):
+    for trace in (Hutchinson(16), Hutchinson(16, probes=UnitNormal())):
         found = sd.log_likelihood(model, x, steps=15, trace=trace, seed=0)
         z = (found.nats - expected.nats) / found.stderr
         assert float(z.abs().max()) < 6.0  # Student's t with 15 degrees of freedom, 64 rows
@@ -159,7 +160,7 @@ def test_small_data_have_an_exact_trace_and_large_an_estimate():
 def test_probes_may_be_replayed():
     model, x = model_on(), normal(2, 3)
     draws = [normal(2, 3, seed=k) for k in range(2)]
-    how = {"trace": Hutchinson(2, gaussian=True), "steps": 3}
+    how = {"trace": Hutchinson(2, probes=UnitNormal()), "steps": 3}
     found = sd.log_likelihood(model, x, noise=InjectedNoise(draws), **how)
     again = sd.log_likelihood(model, x, noise=InjectedNoise(draws), **how)
     assert torch.equal(found.nats, again.nats)

@@ -21,7 +21,7 @@ from scoresde.grids import Grid
 from scoresde.integrate import Solution, integrate
 from scoresde.likelihood.jacobian import FlowJacobian
 from scoresde.likelihood.record import LogLikelihood, Transform
-from scoresde.likelihood.traces import Estimate, ExactTrace, Hutchinson, Trace
+from scoresde.likelihood.traces import Estimate, ExactTrace, Flipped, Hutchinson, Trace
 from scoresde.noise import Noise, SeededNoise
 from scoresde.sampling import check_data, check_model, place_cond, placement
 from scoresde.sde import Prior
@@ -54,7 +54,7 @@ def log_likelihood(
     Args:
         model: the denoiser.
         x: data in model space (B, *).
-        trace: `ExactTrace()` up to 128 dimensions and `Hutchinson()` above, by default.
+        trace: `ExactTrace()` up to 128 dimensions and `Flipped(Hutchinson())` above, by default.
         stderr: standard error of the trace, in bits per dimension, that every sample shall have:
             estimates are repeated with fresh probes and averaged until it does.
         transform: the data transform, for bits per dimension of the data; without it they are
@@ -78,7 +78,7 @@ def log_likelihood(
         raise ValueError("cond: 'probes' names the probes of the trace; rename the argument")
     noise = noise or SeededNoise(seed)
     x = check_data(x, "x").to(**placement(model, x))
-    trace = trace or (ExactTrace() if x[:1].numel() <= 128 else Hutchinson())
+    trace = trace or (ExactTrace() if x[:1].numel() <= 128 else Flipped(Hutchinson()))
     solver, prior = solver or AdamsPC(), prior or model.sde.prior()
 
     def solve(field: Field, start: Tensor) -> Solution:
