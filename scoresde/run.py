@@ -12,11 +12,12 @@ from torch.optim import Adam
 from tqdm.auto import tqdm
 
 from scoresde import config as configs
+from scoresde.analytic import Gaussian
 from scoresde.config import Config
 from scoresde.data import Affine, Dataset, batches, random_flip
 from scoresde.denoiser import BaseDenoiser
 from scoresde.grids import Grid
-from scoresde.likelihood import LogLikelihood, Trace, log_likelihood
+from scoresde.likelihood import ControlVariate, LogLikelihood, Trace, log_likelihood
 from scoresde.noise import SeededNoise
 from scoresde.sampling import solve
 from scoresde.sde import Prior
@@ -56,6 +57,14 @@ class Run:
         x = self.transform.forward(self.data.train)
         device = next(self.model.parameters()).device
         return self.model.sde.prior(x.mean(0).to(device), x.var(0).to(device))
+
+    def trace(self) -> Trace:
+        """Return the trace of likelihoods, less that of the training data's Gaussian if so set."""
+        trace = configs.build_at(self.config, "likelihood.trace", Trace)
+        if not self.config.likelihood.get("control_variate", False):  # runs of old have none
+            return trace
+        x = self.transform.forward(self.data.train)
+        return ControlVariate(trace, Gaussian.fit(x.to(next(self.model.parameters()).device)))
 
     def held_out(self, n: int | None = None) -> Tensor:
         """Return the first n test samples in model space, dequantised the same way every time."""
@@ -176,7 +185,7 @@ def draw(run: Run, n: int, seed: int = 0, **settings: Any) -> tuple[Tensor, int]
 def measure(run: Run, x: Tensor, seed: int = 0) -> list[LogLikelihood]:
     """Return the log-likelihoods of x (B, *), in model space, a batch at a time, in host memory."""
     chosen, prior = run.config.likelihood, run.prior()
-    size, trace = chosen.batch_size, configs.build_at(run.config, "likelihood.trace", Trace)
+    size, trace = chosen.batch_size, run.trace()
     return [
         log_likelihood(
             run.model,

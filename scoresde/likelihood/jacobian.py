@@ -166,7 +166,7 @@ class FlowJacobian:
     def _integrals(self, probes: Tensor, whole: bool) -> Tensor:
         """Return the integrals (B, N) along the flow, for one row of numbers each of the probes."""
         x, field, found = self._x, self._field, self._found
-        count = probes[0].numel() if whole else probes.shape[1]
+        count = math.prod(probes.shape[1:] if whole else probes.shape[1:2])
         start = torch.cat([x.flatten(1), x.new_zeros(len(x), count)], 1)
         flow = _Augmented(field.model, x.shape[1:], self.mode, whole, self._flips, self._gaussian)
         solution = self._solve(Field(flow, {"probes": probes, **field.cond}), start)
@@ -175,7 +175,7 @@ class FlowJacobian:
             found.latent = solution.x[:, :d].reshape(x.shape)
         found.nfe = found.nfe + solution.nfe
         found.products = found.products + solution.nfe * probes.shape[1]
-        return solution.x[:, d:] / (self._radii()[1] * flow.unit)
+        return solution.x[:, d:] / (self._radii()[1] * flow.unit(x))
 
 
 class _Augmented(BaseDenoiser):
@@ -199,7 +199,10 @@ class _Augmented(BaseDenoiser):
         super().__init__(model.sde, model.data_std)
         self.model, self.shape, self.mode, self.whole = model, shape, mode, whole
         self.flips, self.gaussian = flips, gaussian
-        self.unit = 2.0**-64 if flips else 1.0
+
+    def unit(self, x: Tensor) -> float:
+        """Return what a number of r q stands for 1 by."""
+        return torch.finfo(x.dtype).tiny ** 0.5 if self.flips else 1.0
 
     def forward(self, x: Tensor, level: Level, *, probes: Tensor, **cond: Any) -> Prediction:
         data = x[:, : math.prod(self.shape)].reshape(-1, *self.shape)
@@ -215,7 +218,7 @@ class _Augmented(BaseDenoiser):
         slopes = slopes if signs is None else signs * slopes
         if not self.whole:
             slopes = (slopes * probes).flatten(2).sum(2)
-        full = torch.cat([minus_v.flatten(1), self.unit * slopes.flatten(1)], 1)
+        full = torch.cat([minus_v.flatten(1), self.unit(x) * slopes.flatten(1)], 1)
         return Prediction.of("edm", x, full, level, self.sde, c)
 
 

@@ -52,7 +52,7 @@ def forward(flow: Callable[[Tensor], Tensor], x: Tensor, probes: Tensor) -> tupl
         out, pushed = torch.func.jvp(flow, (x,), (e,))[:2]
         return out, pushed
 
-    out, pushed = torch.func.vmap(along, 1, chunk_size=_CHUNK)(probes)
+    out, pushed = torch.func.vmap(along, 1, chunk_size=_at_once(probes))(probes)
     return out[0], pushed.movedim(0, 1)
 
 
@@ -64,7 +64,7 @@ def reverse(flow: Callable[[Tensor], Tensor], x: Tensor, probes: Tensor) -> tupl
     with torch.enable_grad():
         x = x if keep and x.requires_grad else x.detach().requires_grad_()
         out = flow(1.0 * x)
-    parts = [_pull(out, x, chunk, keep) for chunk in probes.split(_CHUNK, dim=1)]
+    parts = [_pull(out, x, chunk, keep) for chunk in probes.split(_at_once(probes), dim=1)]
     return out if keep else out.detach(), torch.cat(parts, 1)
 
 
@@ -78,4 +78,11 @@ def _pull(out: Tensor, x: Tensor, probes: Tensor, keep: bool) -> Tensor:
     return pulled.movedim(0, 1)
 
 
-_CHUNK = 16  # probes that go through the network at once
+def _at_once(probes: Tensor) -> int:
+    """Return how many of the probes (B, K, *) go through the network at once."""
+    layer = _WIDTH * probes[:, :1].numel() * probes.element_size()
+    return max(1, _MEMORY // max(1, layer))
+
+
+_MEMORY = 2**28  # bytes of a layer, for all the probes that go through the network at once
+_WIDTH = 64  # of the layer to that of the network's input

@@ -57,7 +57,8 @@ class XTrace(Trace):
 
     averaged over i (Epperly, Tropp and Webber 2024, arXiv:2301.07825, Sec. 2.1 and 2.3). All are
     exact where the rank is below k. Takes two solves. The standard error is that of k independent
-    estimates, which these nearly are. Gradients are those of the estimate with Q held.
+    estimates: too small where k is a good part of D and the rank is not low. Gradients are those
+    of the estimate with Q held.
 
     Attributes:
         n: products in all; the standard error needs four.
