@@ -43,15 +43,14 @@ def mixing(d, batch=3):
 # Flips
 
 
-@pytest.mark.parametrize("solver", [AdamsPC(), Heun(), DormandPrince(1e-9, 1e-9)], ids=str)
+@pytest.mark.parametrize("solver", [AdamsPC(), Heun(), DormandPrince(1e-6, 1e-6)], ids=str)
 def test_flips_keep_the_diagonal_and_with_it_the_trace(solver):
     model, x = mixing(6)
     jacobian = jacobian_of(model, x, steps=20, solver=solver)
     plain, flipped = matrix_of(jacobian), matrix_of(jacobian.flipped())
     diagonals = (m.diagonal(dim1=1, dim2=2) for m in (plain, flipped))
-    assert torch.allclose(
-        *diagonals, rtol=0, atol=1e-6 if isinstance(solver, AdaptiveSolver) else 1e-12
-    )
+    slack = 1e-4 if isinstance(solver, AdaptiveSolver) else 1e-12
+    assert torch.allclose(*diagonals, rtol=0, atol=slack)
     assert (off_diagonal(flipped) < off_diagonal(plain)).all()
 
 
@@ -67,8 +66,8 @@ def test_the_default_has_at_most_half_of_the_standard_error_of_rademacher_probes
     """On a mixture of 64 dimensions, by the Jacobian itself and its formula of the variance."""
     data = rotated_mixture()
     z, u = normal(4, 64, seed=5, dtype=F64), torch.tensor([0.1, 0.4, 0.6, 0.9], dtype=F64)
-    x, model = data.sample(z, u), data.denoiser(VPSDE())
-    for solver in (None, DormandPrince(1e-3, 1e-3)):
+    x, model = data.sample(z, u)[:2], data.denoiser(VPSDE())
+    for solver in (None, DormandPrince(1e-4, 1e-4)):
         jacobian = jacobian_of(model, x, steps=30, solver=solver)
         plain, flipped = (off_diagonal(matrix_of(j)) for j in (jacobian, jacobian.flipped()))
         assert (flipped.sqrt() < 0.5 * plain.sqrt()).all()
@@ -114,10 +113,10 @@ def test_estimates_of_flipped_traces_are_within_their_standard_errors():
 def test_a_control_variate_is_exact_on_its_gaussian(name, wrap):
     sde, data = PROCESSES[name], gaussian(2.0, 0.5, 0.05, 0.3)
     x = normal(3, 4, dtype=F64)
-    how = {"solver": DormandPrince(1e-9, 1e-9)}
     trace = ControlVariate(wrap(Hutchinson(2)), data)
     model = data.denoiser(sde, 0.8)
-    found = sd.log_likelihood(model, x.reshape(3, 2, 2), trace=trace, **how)
+    # whatever the steps: nothing is left to integrate
+    found = sd.log_likelihood(model, x.reshape(3, 2, 2), trace=trace, steps=3)
     start, stop = (sde.level(t) for t in (sde.t_min, sde.T))
     before, after = (a.alpha**2 * data.variances[0] + a.sigma**2 for a in (start, stop))
     expected = 0.5 * float((after / before).log().sum())
@@ -190,7 +189,7 @@ def test_probes_may_be_replayed(trace):
     ],
     ids=str,
 )
-@pytest.mark.parametrize("mode", ["forward", "reverse"])
+@pytest.mark.parametrize("mode", [None, "reverse"])
 def test_gradients_of_what_is_exact_are_those_of_the_exact_trace(trace, mode):
     found = []
     for each in (trace, ExactTrace()):

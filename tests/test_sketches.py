@@ -78,7 +78,7 @@ def test_xtrace_of_one_probe_is_a_probe_on_the_sphere():
     assert torch.allclose(found.trace, plain.trace, rtol=1e-12)
 
 
-@pytest.mark.parametrize("mode", ["forward", "reverse"])
+@pytest.mark.parametrize("mode", [None, "reverse"])
 @pytest.mark.parametrize("trace", [HutchPP(9), XTrace(6)], ids=str)
 def test_both_modes_and_their_costs(trace, mode):
     x = normal(2, 3, dtype=F64)

@@ -22,6 +22,7 @@ from scoresde import (
     Gaussian,
     Hutchinson,
     InjectedNoise,
+    Rademacher,
     SeededNoise,
     Trace,
     UnitNormal,
@@ -100,18 +101,18 @@ def test_variance_of_a_probe_is_the_formulas(trace):
 def test_probes_are_signs_or_unit_normals_drawn_once_and_each_samples_own():
     x, noise = torch.zeros(400, 3, 5), SeededNoise(0)
 
-    def drawn(n=4, rows=400, gaussian=False):
+    def drawn(probes, n=4, rows=400):
         asked = Asked(x[:rows])
-        Hutchinson(n, gaussian=gaussian).estimate(asked, noise)
+        Hutchinson(n, probes).estimate(asked, noise)
         return asked.probes
 
-    signs, normals = drawn(), drawn(probes=UnitNormal())
+    signs, normals = drawn(Rademacher()), drawn(UnitNormal())
     assert signs.shape == normals.shape == (400, 4, 3, 5)
     assert signs.unique().tolist() == [-1.0, 1.0]
     assert abs(float(signs.mean())) < 5.03 / math.sqrt(signs.numel())
     assert abs(float(normals.var()) - 1.0) < 5.03 * math.sqrt(2.0 / normals.numel())
-    assert torch.equal(drawn(rows=7), signs[:7])
-    assert torch.equal(drawn(2), signs[:, :2])
+    assert torch.equal(drawn(Rademacher(), rows=7), signs[:7])
+    assert torch.equal(drawn(Rademacher(), 2), signs[:, :2])
 
 
 class Asked:
