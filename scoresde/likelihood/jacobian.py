@@ -124,8 +124,7 @@ class FlowJacobian:
         """Return the integral of F (dv/dy) F dphi, of signs F = diag(+-1) that change with phi.
 
         The trace is that of M, and the diagonal. Elsewhere the signs make terms of either sign of
-        what adds up in M: N calls at levels of their own leave about 1 / sqrt(N) of it. The signs
-        are the same for every sample and seed.
+        what adds up in M. They are the same for every sample and seed.
         """
         other = copy.copy(self)  # one record of calls for both
         other._flips = True

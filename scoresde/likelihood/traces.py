@@ -85,9 +85,9 @@ class Flipped(Trace):
         sum_i w_i F_i J_i F_i
 
     has the trace of M and its diagonal. The probes see F_i J_i F_i, so that what they add besides
-    the trace has another sign at every level: of the standard error of signs, N calls leave about
-    1 / sqrt(N), whatever the Jacobian is. The flips are given, not drawn, and leave no bias. They
-    make the integrand rough: adaptive solvers step by the sample alone.
+    the trace has another sign at every level. Where the J_i are much alike and so are the weights,
+    N calls leave about 1 / sqrt(N) of the standard error of signs. The flips are given, not drawn,
+    and leave no bias. They make the integrand rough: adaptive solvers step by the sample alone.
 
     Attributes:
         trace: one of quadratic forms, such as `Hutchinson`; low rank does not outlast the flips.
