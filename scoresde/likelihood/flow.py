@@ -25,7 +25,7 @@ from scoresde.likelihood.traces import Estimate, ExactTrace, Flipped, Hutchinson
 from scoresde.noise import Noise, SeededNoise
 from scoresde.sampling import check_data, check_model, place_cond, placement
 from scoresde.sde import Prior
-from scoresde.solvers import AdamsPC, Solver
+from scoresde.solvers import AdamsPC, AdaptiveSolver, Solver
 
 
 def log_likelihood(
@@ -54,7 +54,8 @@ def log_likelihood(
     Args:
         model: the denoiser.
         x: data in model space (B, *).
-        trace: `ExactTrace()` up to 128 dimensions and `Flipped(Hutchinson())` above, by default.
+        trace: by default `ExactTrace()` up to 128 dimensions, and above `Flipped(Hutchinson())` on
+            a grid and `Hutchinson()` under an adaptive solver.
         stderr: standard error of the trace, in bits per dimension, that every sample shall have:
             estimates are repeated with fresh probes and averaged until it does.
         transform: the data transform, for bits per dimension of the data; without it they are
@@ -78,8 +79,8 @@ def log_likelihood(
         raise ValueError("cond: 'probes' names the probes of the trace; rename the argument")
     noise = noise or SeededNoise(seed)
     x = check_data(x, "x").to(**placement(model, x))
-    trace = trace or (ExactTrace() if x[:1].numel() <= 128 else Flipped(Hutchinson()))
     solver, prior = solver or AdamsPC(), prior or model.sde.prior()
+    trace = trace or _default_trace(x, solver)
 
     def solve(field: Field, start: Tensor) -> Solution:
         return integrate(
@@ -104,6 +105,13 @@ def log_likelihood(
             log_det_data=0.0 if transform is None else transform.log_det,
             method=f"{trace} in {jacobian.mode} mode, {solver}",
         )
+
+
+def _default_trace(x: Tensor, solver: Solver) -> Trace:
+    if x[:1].numel() <= 128:
+        return ExactTrace()
+    # flips suit even weights, which the stages of adaptive solvers do not have
+    return Hutchinson() if isinstance(solver, AdaptiveSolver) else Flipped(Hutchinson())
 
 
 def _estimate(jacobian: FlowJacobian, trace: Trace, stderr: float | None, noise: Noise) -> Estimate:

@@ -88,6 +88,7 @@ class Flipped(Trace):
     the trace has another sign at every level. Where the J_i are much alike and so are the weights,
     N calls leave about 1 / sqrt(N) of the standard error of signs. The flips are given, not drawn,
     and leave no bias. They make the integrand rough: adaptive solvers step by the sample alone.
+    Where weights are large and of both signs, as those of high orders' stages, flips do harm.
 
     Attributes:
         trace: one of quadratic forms, such as `Hutchinson`; low rank does not outlast the flips.
