@@ -141,6 +141,31 @@ class Gaussian(GaussianMixture):
     def __init__(self, mean: Tensor, covariance: Tensor) -> None:
         super().__init__(torch.ones_like(mean[:1]), mean[None], covariance[None])
 
+    @staticmethod
+    def fit(x: Tensor) -> Gaussian:
+        """Return the Gaussian of data x (N, *), with a covariance that suits few samples too.
+
+        The covariance S is shrunk to (1 - b) S + b tr(S) / D I, with the b that has the least
+        expected error (Ledoit and Wolf 2004, doi:10.1016/S0047-259X(03)00096-4, Sec. 3.2).
+
+        Raises:
+            ValueError: less than two samples, or samples that are all the same.
+        """
+        flat = x.flatten(1).double()
+        n, d = flat.shape
+        mean = flat.mean(0)
+        centred = flat - mean
+        covariance = centred.mT @ centred / n
+        scale = covariance.trace() / d
+        if not (n >= 2 and float(scale) > 0.0):
+            raise ValueError(f"x: {n} samples of variance {float(scale)} have no covariance")
+        target = scale * torch.eye(d, dtype=x.dtype, device=x.device).double()
+        apart = float((covariance - target).square().sum())
+        fourth = float(centred.square().sum(1).square().sum()) / n
+        doubt = (fourth - float(covariance.square().sum())) / n
+        b = min(doubt / apart, 1.0) if apart > 0.0 else 1.0
+        return Gaussian(mean, torch.lerp(covariance, target, b))
+
     def flow(self, x: Tensor, here: Level, there: Level) -> Tensor:
         """Return where the probability flow takes x (B, *) from one level to another.
 

@@ -93,7 +93,8 @@ def defaults() -> Config:
             "solver": "AdamsPC()",
             "grid": placeholder(str),
             "steps": 32,
-            "trace": "Hutchinson(n=4)",
+            "trace": "Flipped(Hutchinson(n=4))",
+            "control_variate": False,  # whether the trace is less that of the data's Gaussian
             "batch_size": 200,
         }
     )

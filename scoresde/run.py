@@ -12,12 +12,14 @@ from torch.optim import Adam
 from tqdm.auto import tqdm
 
 from scoresde import config as configs
+from scoresde.analytic import Gaussian
 from scoresde.config import Config
 from scoresde.data import Affine, Dataset, batches, random_flip
 from scoresde.denoiser import BaseDenoiser
 from scoresde.grids import Grid
 from scoresde.likelihood import (
     Columns,
+    ControlVariate,
     Evaluate,
     LogLikelihood,
     Trace,
@@ -64,6 +66,14 @@ class Run:
         x = self.transform.forward(self.data.train)
         device = next(self.model.parameters()).device
         return self.model.sde.prior(x.mean(0).to(device), x.var(0).to(device))
+
+    def trace(self) -> Trace:
+        """Return the trace of likelihoods, less that of the training data's Gaussian if so set."""
+        trace = configs.build_at(self.config, "likelihood.trace", Trace)
+        if not self.config.likelihood.get("control_variate", False):  # runs of old have none
+            return trace
+        x = self.transform.forward(self.data.train)
+        return ControlVariate(trace, Gaussian.fit(x.to(next(self.model.parameters()).device)))
 
     def held_out(self, n: int | None = None) -> Tensor:
         """Return the first n test samples in model space, dequantised the same way every time."""
@@ -207,7 +217,7 @@ def measure_all(run: Run, x: Tensor, folder: Path, seed: int = 0) -> Columns | N
 
 def evaluator(run: Run, seed: int = 0) -> Evaluate:
     """Return what measures rows of a data set in model space, alike in every batch."""
-    prior, trace = run.prior(), configs.build_at(run.config, "likelihood.trace", Trace)
+    prior, trace = run.prior(), run.trace()
 
     def evaluate(x: Tensor, rows: Tensor) -> LogLikelihood:
         return log_likelihood(

@@ -9,6 +9,7 @@ import pytest
 import torch
 from conftest import PROCESSES, generator, spread
 from scipy import integrate, stats
+from sklearn.covariance import ledoit_wolf
 
 from scoresde import (
     CLEAN,
@@ -346,6 +347,33 @@ def test_a_measurement_may_rule_components_out():
     p = posterior.denoiser(VPSDE())(torch.tensor([[0.3]], dtype=F64), VPSDE().level(0.9))
     assert p.x0.item() == pytest.approx(100.0, abs=0.1)
     assert posterior.log_prob(torch.tensor([[100.0]], dtype=F64)).isfinite().all()
+
+
+# Gaussians of data
+
+
+@pytest.mark.parametrize("shape", [(40, 6), (5, 12), (2, 3), (300, 1), (30, 2, 3)])
+def test_a_fitted_gaussian_is_ledoit_and_wolfs(shape):
+    x = torch.randn(*shape, generator=generator(0), dtype=F64) ** 3 + 2.0
+    fitted = Gaussian.fit(x)
+    flat = x.flatten(1).numpy()
+    assert fitted.mean.numpy() == pytest.approx(flat.mean(0), rel=1e-12)
+    expected = ledoit_wolf(flat)[0]
+    assert fitted.covariance.numpy() == pytest.approx(expected, rel=1e-9, abs=1e-12)
+    # of two samples it is all on the line between them
+    assert len(x) == 2 or float(fitted.variances.min()) > 0.0
+
+
+def test_a_gaussian_fitted_to_float32_is_as_if_to_float64():
+    x = torch.randn(50, 4, generator=generator(0))
+    single, double = Gaussian.fit(x), Gaussian.fit(x.double())
+    assert torch.equal(single.covariance, double.covariance)
+
+
+def test_data_without_a_spread_have_no_gaussian():
+    for x in (torch.zeros(0, 3), torch.ones(1, 3), torch.ones(5, 3)):
+        with pytest.raises(ValueError, match=f"x: {len(x)} samples"):
+            Gaussian.fit(x)
 
 
 # Refusals

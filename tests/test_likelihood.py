@@ -28,6 +28,7 @@ from scoresde import (
     Prior,
     SeededNoise,
     UniformGrid,
+    UnitNormal,
 )
 from scoresde.data import Affine
 
@@ -201,7 +202,7 @@ def test_bits_per_dim_of_the_uniform_density_are_eight(transform, low, high, tra
 
 
 def test_the_standard_error_in_bits_is_that_in_nats():
-    trace = Hutchinson(4, gaussian=True)
+    trace = Hutchinson(4, probes=UnitNormal())
     found = sd.log_likelihood(model_on(), normal(3, 3, 2, 2), trace=trace, steps=5, seed=0)
     assert (found.stderr > 0).all()
     assert torch.allclose(found.bits_per_dim_stderr, found.stderr / (12 * math.log(2.0)))

@@ -78,6 +78,19 @@ def test_the_training_data_are_transformed_once(tmp_path, monkeypatch):
     assert len(calls) == 2
 
 
+def test_the_trace_may_be_less_that_of_the_training_data(tmp_path):
+    done = run.train_run(tiny("digits()"), tmp_path)
+    done.config.likelihood.control_variate = True
+    trace = done.trace()
+    assert str(trace).startswith("ControlVariate(trace=Flipped(trace=Hutchinson(n=4")
+    x = done.transform.forward(done.data.train)
+    assert torch.allclose(trace.gaussian.mean.float(), x.flatten(1).mean(0), atol=1e-5)
+    (record,) = run.measure(done, done.held_out(3))
+    assert str(trace) in record.method
+    del done.config.likelihood.control_variate  # as in a run of before there was one
+    assert str(done.trace()).startswith("Flipped(")
+
+
 def test_samples_that_are_no_images_are_no_pictures(tmp_path):
     settings = tiny()
     settings.train.tensorboard, settings.train.sample_every = True, 2

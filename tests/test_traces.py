@@ -22,8 +22,10 @@ from scoresde import (
     Gaussian,
     Hutchinson,
     InjectedNoise,
+    Rademacher,
     SeededNoise,
     Trace,
+    UnitNormal,
 )
 from scoresde.likelihood import Estimate
 from scoresde.likelihood.traces import mean_of
@@ -99,18 +101,18 @@ def test_variance_of_a_probe_is_the_formulas(trace):
 def test_probes_are_signs_or_unit_normals_drawn_once_and_each_samples_own():
     x, noise = torch.zeros(400, 3, 5), SeededNoise(0)
 
-    def drawn(n=4, rows=400, gaussian=False):
+    def drawn(probes, n=4, rows=400):
         asked = Asked(x[:rows])
-        Hutchinson(n, gaussian=gaussian).estimate(asked, noise)
+        Hutchinson(n, probes).estimate(asked, noise)
         return asked.probes
 
-    signs, normals = drawn(), drawn(gaussian=True)
+    signs, normals = drawn(Rademacher()), drawn(UnitNormal())
     assert signs.shape == normals.shape == (400, 4, 3, 5)
     assert signs.unique().tolist() == [-1.0, 1.0]
     assert abs(float(signs.mean())) < 5.03 / math.sqrt(signs.numel())
     assert abs(float(normals.var()) - 1.0) < 5.03 * math.sqrt(2.0 / normals.numel())
-    assert torch.equal(drawn(rows=7), signs[:7])
-    assert torch.equal(drawn(2), signs[:, :2])
+    assert torch.equal(drawn(Rademacher(), rows=7), signs[:7])
+    assert torch.equal(drawn(Rademacher(), 2), signs[:, :2])
 
 
 class Asked:
@@ -139,7 +141,7 @@ def test_estimates_are_within_their_standard_errors():
     model = Denoiser(Mixing(6), VPSDE(), "v")
     x = normal(64, 6, dtype=torch.float64)
     expected = sd.log_likelihood(model, x, steps=15, trace=ExactTrace())
-    for trace in (Hutchinson(16), Hutchinson(16, gaussian=True)):
+    for trace in (Hutchinson(16), Hutchinson(16, probes=UnitNormal())):
         found = sd.log_likelihood(model, x, steps=15, trace=trace, seed=0)
         z = (found.nats - expected.nats) / found.stderr
         assert float(z.abs().max()) < 6.0  # Student's t with 15 degrees of freedom, 64 rows
@@ -159,7 +161,7 @@ def test_small_data_have_an_exact_trace_and_large_an_estimate():
 def test_probes_may_be_replayed():
     model, x = model_on(), normal(2, 3)
     draws = [normal(2, 3, seed=k) for k in range(2)]
-    how = {"trace": Hutchinson(2, gaussian=True), "steps": 3}
+    how = {"trace": Hutchinson(2, probes=UnitNormal()), "steps": 3}
     found = sd.log_likelihood(model, x, noise=InjectedNoise(draws), **how)
     again = sd.log_likelihood(model, x, noise=InjectedNoise(draws), **how)
     assert torch.equal(found.nats, again.nats)

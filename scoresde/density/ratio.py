@@ -10,6 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from scoresde.analytic import Gaussian
 from scoresde.denoiser import BaseDenoiser
 from scoresde.grids import Grid
 from scoresde.likelihood import FlowJacobian, Trace, default_trace, flow_jacobian
@@ -82,7 +83,7 @@ def log_ratio(
             flow_jacobian(m, x, solver=solver, grid=grid, steps=steps, cond=c)
             for m, c in ((model, cond), (other, other_cond))
         )
-        chosen = trace or default_trace(p.like)
+        chosen = trace or default_trace(p)
         found = chosen.estimate(_Difference(p, q), noise or SeededNoise(seed))
         density = (prior or model.sde.prior()).log_prob(p.latent)
         other_density = (other_prior or other.sde.prior()).log_prob(q.latent)
@@ -128,3 +129,10 @@ class _Difference:
 
     def product(self, probes: Tensor) -> Tensor:
         return self.one.product(probes) - self.other.product(probes)
+
+    def flipped(self) -> _Difference:
+        return _Difference(self.one.flipped(), self.other.flipped())
+
+    def less(self, gaussian: Gaussian) -> tuple[_Difference, float]:
+        rest, known = self.one.less(gaussian)
+        return _Difference(rest, self.other), known

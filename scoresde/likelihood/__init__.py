@@ -17,8 +17,11 @@ from scoresde.likelihood.dequantise import (
 from scoresde.likelihood.discrete import Discrete
 from scoresde.likelihood.elbo import elbo
 from scoresde.likelihood.flow import default_trace, flow_jacobian, log_likelihood
-from scoresde.likelihood.jacobian import FlowJacobian, Jacobian, find_mode, products
+from scoresde.likelihood.jacobian import FlowJacobian, Jacobian
+from scoresde.likelihood.probes import Hadamard, Probes, Rademacher, Sphere, UnitNormal
+from scoresde.likelihood.products import find_mode, products
 from scoresde.likelihood.record import Density, LogLikelihood, Transform
+from scoresde.likelihood.sketches import HutchPP, XTrace
 from scoresde.likelihood.survey import (
     Columns,
     Evaluate,
@@ -28,10 +31,18 @@ from scoresde.likelihood.survey import (
     summary,
     survey,
 )
-from scoresde.likelihood.traces import Estimate, ExactTrace, Hutchinson, Trace
+from scoresde.likelihood.traces import (
+    ControlVariate,
+    Estimate,
+    ExactTrace,
+    Flipped,
+    Hutchinson,
+    Trace,
+)
 
 __all__ = [
     "Columns",
+    "ControlVariate",
     "Decoded",
     "Decoder",
     "Density",
@@ -41,16 +52,24 @@ __all__ = [
     "Estimate",
     "Evaluate",
     "ExactTrace",
+    "Flipped",
     "FlowDequantiser",
     "FlowJacobian",
     "GaussianDecoder",
+    "Hadamard",
+    "HutchPP",
     "Hutchinson",
     "Jacobian",
     "LogLikelihood",
+    "Probes",
+    "Rademacher",
     "Share",
+    "Sphere",
     "Trace",
     "Transform",
     "UniformDequantiser",
+    "UnitNormal",
+    "XTrace",
     "default_trace",
     "dequantiser_loss",
     "elbo",

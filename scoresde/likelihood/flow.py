@@ -20,7 +20,7 @@ from scoresde.denoiser import BaseDenoiser, Field
 from scoresde.grids import Grid
 from scoresde.likelihood.jacobian import FlowJacobian, Route
 from scoresde.likelihood.record import LogLikelihood, Transform
-from scoresde.likelihood.traces import Estimate, ExactTrace, Hutchinson, Trace
+from scoresde.likelihood.traces import Estimate, ExactTrace, Flipped, Hutchinson, Trace
 from scoresde.noise import Noise, SeededNoise
 from scoresde.sampling import check_data, check_model, place_cond, placement
 from scoresde.sde import Prior
@@ -53,7 +53,8 @@ def log_likelihood(
     Args:
         model: the denoiser.
         x: data in model space (B, *).
-        trace: `ExactTrace()` up to 128 dimensions and `Hutchinson()` above, by default.
+        trace: by default `ExactTrace()` up to 128 dimensions, and above `Flipped(Hutchinson())` on
+            a grid and `Hutchinson()` under an adaptive solver.
         stderr: standard error of the trace, in bits per dimension, that every sample shall have:
             estimates are repeated with fresh probes and averaged until it does.
         transform: the data transform, for bits per dimension of the data; without it they are
@@ -80,7 +81,7 @@ def log_likelihood(
             model, x, solver=solver, grid=grid, steps=steps, nfe=nfe, cond=cond, progress=progress
         )
         x, prior = jacobian.like, prior or model.sde.prior()
-        trace = trace or default_trace(x)
+        trace = trace or default_trace(jacobian)
         found = _estimate(jacobian, trace, stderr, noise)
         density, log_det = prior.log_prob(jacobian.latent), found.trace + jacobian.volume
         return LogLikelihood(
@@ -98,9 +99,12 @@ def log_likelihood(
         )
 
 
-def default_trace(x: Tensor) -> Trace:
-    """Return the trace that samples like x (B, *) get where none is named."""
-    return ExactTrace() if x[:1].numel() <= 128 else Hutchinson()
+def default_trace(jacobian: FlowJacobian) -> Trace:
+    """Return the trace that a flow's Jacobian gets where none is named."""
+    if jacobian.like[:1].numel() <= 128:
+        return ExactTrace()
+    # flips suit even weights, which the stages of a step do not have
+    return Flipped(Hutchinson()) if jacobian.route.solver.evals == 1 else Hutchinson()
 
 
 def flow_jacobian(

@@ -2,27 +2,25 @@
 
 from __future__ import annotations
 
+import copy
 import math
-import warnings
-from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any, Literal, Protocol
+from typing import Any, Protocol, Self
 
 import torch
 from torch import Tensor
 
 from scoresde.adaptive import Norm
+from scoresde.analytic import Gaussian
 from scoresde.denoiser import BaseDenoiser, Field, Prediction
 from scoresde.errors import SolveError
 from scoresde.grids import Grid
 from scoresde.integrate import Solution, integrate
+from scoresde.likelihood.products import Mode, find_mode, flow_of, products
 from scoresde.noise import SeededNoise
 from scoresde.sde import Level
 from scoresde.solvers import AdaptiveSolver, Solver
 from scoresde.tensors import cos, lincomb, sin
-
-Mode = Literal["forward", "reverse"]
-"""How products with the network's Jacobian are had: forward mode keeps no graph."""
 
 
 class Jacobian(Protocol):
@@ -40,6 +38,29 @@ class Jacobian(Protocol):
     def product(self, probes: Tensor) -> Tensor:
         """Return M e (B, K, *) for probes e (B, K, *), or M^T e in reverse mode."""
         ...
+
+    def flipped(self) -> Jacobian:
+        """Return the integral of F dM F, where F are signs that change with the level."""
+        ...
+
+    def less(self, gaussian: Gaussian) -> tuple[Jacobian, float]:
+        """Return M less the same of a Gaussian's flow, and the trace of what it is less."""
+        ...
+
+
+@dataclass
+class _Found:
+    """What the questions to a flow have found and cost so far."""
+
+    nfe: Tensor
+    products: Tensor
+    latent: Tensor | None = None
+    error: Tensor | None = None
+
+    @staticmethod
+    def nothing(x: Tensor) -> _Found:
+        zeros = torch.zeros(len(x), dtype=torch.long, device=x.device)
+        return _Found(zeros, zeros)
 
 
 @dataclass(frozen=True)
@@ -74,40 +95,45 @@ class FlowJacobian:
         mode: of the products; found out by one call on one sample by default.
 
     Attributes:
-        error: of an adaptive solve, in nats (B,), once something was asked.
-        nfe: network calls so far, per sample (B,).
-        products: products with the network's Jacobian so far, per sample (B,).
+        mode: of the products.
+        route: how the flow is followed.
     """
 
-    def __init__(
-        self,
-        field: Field,
-        x: Tensor,
-        route: Route,
-        mode: Mode | None = None,
-    ) -> None:
+    def __init__(self, field: Field, x: Tensor, route: Route, mode: Mode | None = None) -> None:
         self._field, self._x, self.route = field, x, route
         self.mode: Mode = mode or find_mode(field, x)
-        self._latent: Tensor | None = None
-        self.error: Tensor | None = None
-        self.nfe = torch.zeros(len(x), dtype=torch.long, device=x.device)
-        self.products = torch.zeros_like(self.nfe)
+        self._found = _Found.nothing(x)
+        self._flips, self._gaussian = False, None
 
     @property
     def like(self) -> Tensor:
         return self._x
 
     @property
+    def nfe(self) -> Tensor:
+        """Network calls so far, per sample (B,)."""
+        return self._found.nfe
+
+    @property
+    def products(self) -> Tensor:
+        """Products with the network's Jacobian so far, per sample (B,)."""
+        return self._found.products
+
+    @property
+    def error(self) -> Tensor | None:
+        """The error of an adaptive solve, in nats (B,), that the first question finds."""
+        return self._found.error
+
+    @property
     def latent(self) -> Tensor:
         """The code at T (B, *), which the first question finds."""
-        assert self._latent is not None, "nothing was asked of the flow"
-        return self._latent
+        assert self._found.latent is not None, "nothing was asked of the flow"
+        return self._found.latent
 
     @property
     def volume(self) -> float:
         """The log |det| that M does not know of, D log(r_T / r_0)."""
-        sde, c = self._field.sde, self._field.data_std
-        before, after = (float(sde.level(t).radius(c)) for t in (sde.t_min, sde.T))
+        before, after = self._radii()
         return math.prod(self._x.shape[1:]) * math.log(after / before)
 
     def quadratic(self, probes: Tensor) -> Tensor:
@@ -116,35 +142,67 @@ class FlowJacobian:
     def product(self, probes: Tensor) -> Tensor:
         return self._integrals(probes, whole=True).reshape(probes.shape)
 
-    def rows(self, index: Tensor) -> FlowJacobian:
+    def flipped(self) -> Self:
+        """Return the integral of F (dv/dy) F dphi, of signs F = diag(+-1) that change with phi.
+
+        The trace is that of M, and the diagonal. Elsewhere the signs make terms of either sign of
+        what adds up in M. They are the same for every sample and seed.
+        """
+        other = copy.copy(self)  # one record of calls for both
+        other._flips = True
+        return other
+
+    def less(self, gaussian: Gaussian) -> tuple[Self, float]:
+        """Return M less the same of a Gaussian's flow, and the latter's trace.
+
+        Along an axis of variance l the Gaussian's flow multiplies y = x / r by sqrt(V_T / V_0) r_0
+        / r_T on the whole, with V = alpha^2 l + sigma^2, whatever the path.
+        """
+        other = copy.copy(self)
+        other._gaussian = gaussian
+        sde, (variances,) = self._field.sde, gaussian.variances.double()
+        before, after = (
+            float((level.alpha**2 * variances + level.sigma**2).log().sum())
+            for level in (sde.level(sde.t_min), sde.level(sde.T))
+        )
+        return other, 0.5 * (after - before) - self.volume
+
+    def rows(self, index: Tensor) -> Self:
         """Return the same for some of the samples, with no calls so far."""
-        field = self._field.rows(index, len(self._x))
-        return FlowJacobian(field, self._x[index], self.route, self.mode)
+        part = copy.copy(self)
+        part._field, part._x = self._field.rows(index, len(self._x)), self._x[index]
+        part._found = _Found.nothing(part._x)
+        return part
 
     def count(self, part: FlowJacobian, index: Tensor) -> None:
         """Count the calls made for some of the samples."""
-        self.nfe = self.nfe.index_add(0, index, part.nfe)
-        self.products = self.products.index_add(0, index, part.products)
+        found = self._found
+        found.nfe = found.nfe.index_add(0, index, part.nfe)
+        found.products = found.products.index_add(0, index, part.products)
+
+    def _radii(self) -> tuple[float, float]:
+        sde, c = self._field.sde, self._field.data_std
+        return float(sde.level(sde.t_min).radius(c)), float(sde.level(sde.T).radius(c))
 
     def _integrals(self, probes: Tensor, whole: bool) -> Tensor:
         """Return the integrals (B, N) along the flow, for one row of numbers each of the probes."""
-        x, field = self._x, self._field
-        d, count = math.prod(x.shape[1:]), probes[0].numel() if whole else probes.shape[1]
+        x, field, found = self._x, self._field, self._found
+        d, count = math.prod(x.shape[1:]), math.prod(probes.shape[1 : None if whole else 2])
         start = torch.cat([x.flatten(1), x.new_zeros(len(x), 1 + count)], 1)
-        norm = Nats(d, field.data_std)
-        flow = _Augmented(field.model, x.shape[1:], self.mode, whole)
+        flow = _Augmented(field.model, x.shape[1:], self.mode, whole, self._flips, self._gaussian)
+        norm, bound = Nats(d, field.data_std), {"probes": probes, **field.cond}
         try:
-            solution = self.route.follow(Field(flow, {"probes": probes, **field.cond}), start, norm)
+            solution = self.route.follow(Field(flow, bound), start, norm)
         except SolveError as error:
             error.x = error.x[:, :d].reshape(x.shape)
             raise
-        if self._latent is None:
-            self._latent = solution.x[:, :d].reshape(x.shape)
+        if found.latent is None:
+            found.latent = solution.x[:, :d].reshape(x.shape)
             if isinstance(self.route.solver, AdaptiveSolver) and solution.error is not None:
-                self.error = norm.tolerance(self.route.solver) * solution.error
-        self.nfe = self.nfe + solution.nfe
-        self.products = self.products + solution.nfe * probes.shape[1]
-        return solution.x[:, d + 1 :] / float(solution.levels[-1].radius(field.data_std))
+                found.error = norm.tolerance(self.route.solver) * solution.error
+        found.nfe = found.nfe + solution.nfe
+        found.products = found.products + solution.nfe * probes.shape[1]
+        return solution.x[:, d + 1 :] / self._radii()[1]
 
 
 @dataclass(frozen=True)
@@ -176,99 +234,65 @@ class Nats:
         return size / self.tolerance(solver)
 
 
-def find_mode(field: Field, x: Tensor) -> Mode:
-    """Return forward where the network takes forward mode, found out by one call on one sample.
-
-    Operations without a forward derivative, checkpointed activations and work in place do not.
-    """
-    if not len(x):
-        return "reverse"
-    one = field.rows(torch.zeros(1, dtype=torch.long, device=x.device), len(x))
-    level = field.sde.level(field.sde.t_min)
-    with warnings.catch_warnings():
-        # of torch, in loading its own derivatives
-        warnings.filterwarnings("ignore", "`torch.jit.script` is deprecated", DeprecationWarning)
-        try:
-            _forward(_flow(one.model, level, one.cond), x[:1], x[:1, None])
-        except (RuntimeError, NotImplementedError):
-            return "reverse"
-    return "forward"
-
-
 class _Augmented(BaseDenoiser):
     """A denoiser of the state (x, r p, r q), where q gathers products with the flow's Jacobian.
 
     q obeys dq/dphi = e^T (dv/dy) e, or (dv/dy) e, for every probe e. So r q is a coordinate like
     any other, whose v is that product, and every solver integrates it along. The network is called
-    once for all. p is the trace that the probes make of it, sum e^T (dv/dy) e / sum e^T e / D,
-    whatever they are: it tells an adaptive solver what the other errors are worth (`Nats`).
+    once for all. p is the trace that the probes make of it, D sum e^T (dv/dy) e / sum e^T e,
+    whatever they are: it tells an adaptive solver what errors of q are worth (`Nats`). Flipped
+    signs make q rough, and no step smooths that: p is 0 then, and the steps are those of x alone.
     """
 
-    def __init__(self, model: BaseDenoiser, shape: torch.Size, mode: Mode, whole: bool) -> None:
+    def __init__(
+        self,
+        model: BaseDenoiser,
+        shape: torch.Size,
+        mode: Mode,
+        whole: bool,
+        flips: bool,
+        gaussian: Gaussian | None,
+    ) -> None:
         super().__init__(model.sde, model.data_std)
         self.model, self.shape, self.whole = model, shape, whole
         self.mode: Mode = mode
+        self.flips, self.gaussian = flips, gaussian
 
     def forward(self, x: Tensor, level: Level, *, probes: Tensor, **cond: Any) -> Prediction:
-        data = x[:, : math.prod(self.shape)].reshape(-1, *self.shape)
-        own = level.like(data)
-        minus_v, pulled = products(_flow(self.model, own, cond), data, probes, self.mode)
-        forms = (pulled * probes).flatten(2).sum(2)
-        length = probes.square().flatten(1).sum(1, keepdim=True)
-        trace = math.prod(self.shape) * forms.sum(1, keepdim=True) / length
-        c = self.data_std
-        gathered = torch.cat([trace, pulled.flatten(1) if self.whole else forms], 1)
+        d = math.prod(self.shape)
+        data = x[:, :d].reshape(-1, *self.shape)
+        own, c = level.like(data), self.data_std
+        signs = _signs(data, own)[:, None] if self.flips else None
+        e = probes if signs is None else signs * probes
+        minus_v, pulled = products(flow_of(self.model, own, cond), data, e, self.mode)
         # dv/dy is r dv/dx
-        slopes = lincomb((level.radius(c), gathered))
-        full = torch.cat([minus_v.flatten(1), slopes], 1)
+        slopes = lincomb((level.radius(c), pulled.flatten(1))).reshape(probes.shape)
+        if self.gaussian is not None:
+            slopes = slopes + _gaussian_product(self.gaussian, level, c, e)
+        slopes = slopes if signs is None else signs * slopes
+        forms = (slopes * probes).flatten(2).sum(2)
+        length = probes.square().flatten(1).sum(1, keepdim=True)
+        trace = (0.0 if self.flips else d) * forms.sum(1, keepdim=True) / length
+        gathered = slopes.flatten(1) if self.whole else forms
+        full = torch.cat([minus_v.flatten(1), trace, gathered], 1)
         return Prediction.of("edm", x, full, level, self.sde, c)
 
 
-def _flow(model: BaseDenoiser, level: Level, cond: Mapping[str, Any]) -> Callable[[Tensor], Tensor]:
-    """Return -v of the flow in the polar frame, as a function of x (B, *)."""
-    c = model.data_std
+def _signs(x: Tensor, level: Level) -> Tensor:
+    """Return signs (1, *) or (B, *) that are a function of the level alone."""
+    like = x if isinstance(level.t, Tensor) else x[:1]
+    alike = torch.zeros(len(like), dtype=torch.long, device=x.device)
+    draws = SeededNoise(0, indices=alike).normal(like, level.t)
+    return torch.where(draws < 0, -1.0, 1.0).to(x.dtype)
+
+
+def _gaussian_product(gaussian: Gaussian, level: Level, c: float, probes: Tensor) -> Tensor:
+    """Return (dv/dy) e of a Gaussian's flow: d log(sqrt(V) / r) / dphi along its axes."""
+    flat, axes = probes.flatten(2), gaussian.axes[0].to(probes)
+    share = gaussian.variances[0].to(probes) / c**2
     phi = level.angle(c)
-    return lambda x: model(x, level, **cond).combine(x0=sin(phi) / c, eps=-cos(phi))
-
-
-def products(
-    flow: Callable[[Tensor], Tensor], x: Tensor, probes: Tensor, mode: Mode
-) -> tuple[Tensor, Tensor]:
-    """Return a flow's value at x (B, *), and its Jacobian's products with probes (B, K, *)."""
-    return (_forward if mode == "forward" else _reverse)(flow, x, probes)
-
-
-def _forward(flow: Callable[[Tensor], Tensor], x: Tensor, probes: Tensor) -> tuple[Tensor, Tensor]:
-    """Return the flow (B, *) and its Jacobian's products J e (B, K, *) with probes e."""
-
-    def along(e: Tensor) -> tuple[Tensor, Tensor]:
-        out, pushed = torch.func.jvp(flow, (x,), (e,))[:2]
-        return out, pushed
-
-    out, pushed = torch.func.vmap(along, 1, chunk_size=_CHUNK)(probes)
-    return out[0], pushed.movedim(0, 1)
-
-
-def _reverse(flow: Callable[[Tensor], Tensor], x: Tensor, probes: Tensor) -> tuple[Tensor, Tensor]:
-    """Return the flow (B, *) and its Jacobian's products J^T e (B, K, *) with probes e."""
-    keep = torch.is_grad_enabled()
-    # by autograd and not torch.func, which knows no checkpointed activations; a product, since a
-    # leaf would answer a network that writes to its input before the denoiser can
-    with torch.enable_grad():
-        x = x if keep and x.requires_grad else x.detach().requires_grad_()
-        out = flow(1.0 * x)
-    parts = [_pull(out, x, chunk, keep) for chunk in probes.split(_CHUNK, dim=1)]
-    return out if keep else out.detach(), torch.cat(parts, 1)
-
-
-def _pull(out: Tensor, x: Tensor, probes: Tensor, keep: bool) -> Tensor:
-    if not out.requires_grad:
-        return torch.zeros_like(probes)
-    (pulled,) = torch.autograd.grad(
-        out, x, probes.movedim(1, 0), is_grads_batched=True,
-        retain_graph=True, create_graph=keep, materialize_grads=True,
-    )  # fmt: skip
-    return pulled.movedim(0, 1)
-
-
-_CHUNK = 16  # probes that go through the network at once
+    if isinstance(phi, Tensor):
+        phi = phi.reshape(-1, 1, 1).to(probes)
+    s, k = sin(phi), cos(phi)
+    rates = s * k * (1.0 - share) / (k * k * share + s * s)
+    return ((flat @ axes * rates) @ axes.mT).reshape(probes.shape)
