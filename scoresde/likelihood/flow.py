@@ -24,7 +24,7 @@ from scoresde.likelihood.traces import Estimate, ExactTrace, Flipped, Hutchinson
 from scoresde.noise import Noise, SeededNoise
 from scoresde.sampling import check_data, check_model, place_cond, placement
 from scoresde.sde import Prior
-from scoresde.solvers import AdamsPC, AdaptiveAdams, Solver
+from scoresde.solvers import AdamsPC, AdaptiveAdams, AdaptiveSolver, Solver
 
 
 def log_likelihood(
@@ -103,8 +103,11 @@ def default_trace(jacobian: FlowJacobian) -> Trace:
     """Return the trace that a flow's Jacobian gets where none is named."""
     if jacobian.like[:1].numel() <= 128:
         return ExactTrace()
-    # flips suit even weights, which the stages of a step do not have
-    return Flipped(Hutchinson()) if jacobian.route.solver.evals == 1 else Hutchinson()
+    # flips suit even weights, which the stages of a step do not have, nor steps of high order that
+    # are few
+    solver = jacobian.route.solver
+    few = isinstance(solver, AdaptiveSolver) and solver.rtol > 1e-4
+    return Hutchinson() if solver.evals > 1 or few else Flipped(Hutchinson())
 
 
 def flow_jacobian(
