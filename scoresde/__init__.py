@@ -19,6 +19,7 @@ from scoresde.denoiser import (
 )
 from scoresde.errors import MaxEvaluations, NonFiniteState, SolveError, StepSizeUnderflow
 from scoresde.fitting import fit_grid
+from scoresde.gradients import Gradient
 from scoresde.grids import (
     DensityGrid,
     FittedGrid,
@@ -164,6 +165,7 @@ __all__ = [
     "Gaussian",
     "GaussianMixture",
     "GaussianSDE",
+    "Gradient",
     "Grid",
     "Heun",
     "Hutchinson",

@@ -71,11 +71,17 @@ def solve_adaptive(
     stop: Level,
     denoise: bool,
     progress: bool,
-) -> tuple[Tensor, Tensor]:
+    mesh: list[Tensor] | None = None,
+) -> tuple[Tensor, Tensor, Tensor]:
     """Carry x (B, *) from one level to another, and on to sigma = 0 with denoise.
 
+    Args:
+        mesh: takes the positions of all samples (B, 1), before the first try of a step and after
+            every one.
+
     Returns:
-        The end points (B, *), and the network calls of each sample (B,).
+        The end points (B, *), the states before the step to sigma = 0 (B, *), and the network
+        calls of each sample (B,).
 
     Raises:
         NonFiniteState, StepSizeUnderflow, MaxEvaluations: after all other samples are done, so
@@ -87,9 +93,13 @@ def solve_adaptive(
     every = way = _depart(field, x, solver, origin, end)
     some, draws, budget = field, noise, solver.max_nfe - denoise
     bar = tqdm(total=len(x), disable=not progress)
+    if mesh is not None:
+        mesh.append(way.at.reshape(-1, 1))
     while len(way.rows):
         for _ in range(READ_EVERY):
             _advance(way, some, solver, draws, (origin, end), budget)
+            if mesh is not None:
+                mesh.append(mesh[-1].index_copy(0, way.rows, way.at.reshape(-1, 1)))
         every = every.merge(way)
         keep = (way.status == RUNNING).nonzero().flatten()  # the read
         bar.update(len(way.rows) - len(keep))
@@ -98,10 +108,11 @@ def solve_adaptive(
             some = field.rows(way.rows, len(x))
             draws = noise.rows(way.rows) if solver.stochastic else noise
     bar.close()
+    last = every.x
     if denoise:
         _finish(every, field, solver, stop, noise)
     _raise_failures(every, solver, field)
-    return every.x, every.calls
+    return every.x, last, every.calls
 
 
 def _depart(field: Field, x: Tensor, solver: AdaptiveSolver, origin: float, end: float) -> _Way:

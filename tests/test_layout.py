@@ -27,6 +27,7 @@ ORDER = [
     "grids",
     "noise",
     "solvers",
+    "gradients",
     "adaptive",
     "integrate",
     "sampling",

@@ -51,7 +51,7 @@ class SciPySolver(Solver):
         self, field: Field, x: Tensor, here: Level, there: Level, state: Any, noise: Noise
     ) -> Step:
         if torch.is_grad_enabled():
-            raise ValueError(f"grad=True: no gradients pass through {self}; use DormandPrince")
+            raise ValueError(f"gradient: none pass through {self}; take DormandPrince")
         new, calls, c = x.clone(), [0], field.data_std
         for i in range(len(x)):
             part = field.rows(torch.tensor([i], device=x.device), len(x))

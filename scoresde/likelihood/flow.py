@@ -17,6 +17,7 @@ import torch
 from torch import Tensor
 
 from scoresde.denoiser import BaseDenoiser, Field
+from scoresde.gradients import Gradient
 from scoresde.grids import Grid
 from scoresde.integrate import Solution, integrate
 from scoresde.likelihood.jacobian import FlowJacobian
@@ -44,7 +45,7 @@ def log_likelihood(
     seed: int | None = None,
     cond: Mapping[str, Any] | None = None,
     progress: bool = False,
-    grad: bool = False,
+    gradient: Gradient | None = None,
 ) -> LogLikelihood:
     """Return the log-likelihood of x under the probability flow of a model.
 
@@ -61,10 +62,9 @@ def log_likelihood(
             those of the density in model space.
         prior: the density at T; `model.sde.prior()` by default.
         solver: deterministic; `AdamsPC()` by default.
-        grid, steps, nfe, cond, progress: as in `scoresde.sample`.
+        grid, steps, nfe, cond, progress, gradient: as in `scoresde.sample`.
         noise: the source of the probes; or
         seed: its seed.
-        grad: keep the graph, so that gradients flow to x, cond and the parameters.
 
     Raises:
         ValueError: integer or non-finite x; a stochastic solver; contradicting arguments; a
@@ -84,11 +84,11 @@ def log_likelihood(
     def solve(field: Field, start: Tensor) -> Solution:
         return integrate(
             field, start, solver, noise, grid=grid, steps=steps, nfe=nfe, encode=True,
-            progress=progress,
+            progress=progress, gradient=gradient,
         )  # fmt: skip
 
     # the divergence takes gradients, which inference mode has none of
-    with torch.inference_mode(False), nullcontext() if grad else torch.no_grad():
+    with torch.inference_mode(False), nullcontext() if gradient else torch.no_grad():
         jacobian = FlowJacobian(Field(model, place_cond(cond, x.device)), x, solve)
         found = _estimate(jacobian, trace, stderr, noise)
         density, log_det = prior.log_prob(jacobian.latent), found.trace + jacobian.volume
