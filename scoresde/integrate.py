@@ -89,18 +89,7 @@ def integrate(
         for name, value in {**fixed, "trajectory": trajectory or None}.items():
             if value is not None:
                 raise ValueError(f"{name}={value}: {solver} chooses its own steps; leave it out")
-        start, stop = sde.level(sde.T), sde.level(sde.t_min)
-        start, stop = (stop, start) if encode else (start, stop)
-        levels = (start, stop, CLEAN) if denoise else (start, stop)
-        mesh: list[Tensor] | None = [] if gradient == "adjoint" else None
-        with _graph(gradient):
-            end, last, calls = solve_adaptive(
-                field, x, solver, noise, start, stop, denoise, progress, mesh
-            )
-        if mesh is not None:
-            visited = [solver.level(at, sde, field.data_std) for at in mesh]
-            end = adjoint(field, x, end, last, solver, visited, denoise)
-        return Solution(end, calls, levels, solver, noise)
+        return _adaptive(field, x, solver, noise, encode, denoise, progress, gradient)
     grid = default_grid(field.data_std) if grid is None else grid
     _check_kind(grid, Grid, "grid")
     levels = levels_of(
@@ -121,6 +110,30 @@ def integrate(
 def _graph(gradient: Gradient | None) -> AbstractContextManager[None]:
     """Return the context of a solve: the adjoint needs no graph of it."""
     return torch.no_grad() if gradient == "adjoint" else nullcontext()
+
+
+def _adaptive(
+    field: Field,
+    x: Tensor,
+    solver: AdaptiveSolver,
+    noise: Noise,
+    encode: bool,
+    denoise: bool,
+    progress: bool,
+    gradient: Gradient | None,
+) -> Solution:
+    sde = field.sde
+    start, stop = (sde.level(t) for t in ((sde.t_min, sde.T) if encode else (sde.T, sde.t_min)))
+    mesh: list[Tensor] | None = [] if gradient == "adjoint" else None
+    with _graph(gradient):
+        end, last, calls = solve_adaptive(
+            field, x, solver, noise, start, stop, denoise, progress, mesh
+        )
+    if mesh is not None:
+        tries = torch.stack(mesh).unique_consecutive(dim=0) if len(x) else mesh
+        visited = [solver.level(at, sde, field.data_std) for at in tries]
+        end = adjoint(field, x, end, last, solver, visited, denoise)
+    return Solution(end, calls, (start, stop, CLEAN) if denoise else (start, stop), solver, noise)
 
 
 def levels_of(sde: SDE, grid: Grid, count: int, denoise: bool, part: bool) -> tuple[Level, ...]:

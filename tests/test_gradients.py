@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import weakref
 from dataclasses import replace
 from typing import get_args
 
@@ -12,14 +13,12 @@ from conftest import PROCESSES
 from solver_examples import DETERMINISTIC, FIXED, Curve, label, model_on, normal
 from test_likelihood import TrueMarginal, points, triple
 from torch import Tensor, nn
-from torch.multiprocessing.reductions import StorageWeakRef
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
 import scoresde as sd
 from scoresde import (
     DDIM,
-    DEIS,
     RK4,
     VPSDE,
     AdamsPC,
@@ -96,7 +95,6 @@ ORDERS = (
     (Heun(), 2),
     (Midpoint(PolarFrame()), 2),
     (DPMSolverPP(2), 2),
-    (DEIS(2), 2),
     (UniPC(2), 2),
     (DPMSolver(3), 3),
     (SASolver(3, 2, tau=0.0), 3),
@@ -167,7 +165,7 @@ FINE = (
     ("checkpoint", AdamsPC(), 4),
     ("checkpoint", DDIM(1.0), 4),
     ("adjoint", RK4(), 64),
-    ("adjoint", DormandPrince853(1e-10, 1e-10), None),
+    ("adjoint", DormandPrince853(1e-8, 1e-8), None),
 )
 
 
@@ -186,9 +184,9 @@ def test_gradients_are_those_of_finite_differences(way, solver, steps):
 @pytest.mark.parametrize("way", WAYS)
 def test_the_gradient_of_a_log_likelihood_is_the_score(way):
     data, sde = triple(), VPSDE(t_min=0.02)
-    model, x = data.denoiser(sde, 1.0), points(data).double().requires_grad_()
+    model, x = data.denoiser(sde, 1.0), points(data)[:16].double().requires_grad_()
     prior = TrueMarginal(data, sde)
-    found = sd.log_likelihood(model, x, prior=prior, solver=RK4(), steps=64, gradient=way)
+    found = sd.log_likelihood(model, x, prior=prior, solver=RK4(), steps=40, gradient=way)
     (score,) = torch.autograd.grad(found.nats.sum(), x)
     exact = model(x.detach(), sde.level(sde.t_min)).score
     assert (score - exact).norm() < 1e-4 * exact.norm()
@@ -220,22 +218,27 @@ class LiveBytes(TorchDispatchMode):
 
     def __init__(self):
         super().__init__()
-        self.alive, self.peak = {}, 0
+        self.alive, self.now, self.peak = set(), 0, 0
 
     def __torch_dispatch__(self, func, types, args=(), kwargs=None):
         result = func(*args, **(kwargs or {}))
-        self.alive = {k: v for k, v in self.alive.items() if not v[0].expired()}
         for leaf in tree_leaves(result):
-            if isinstance(leaf, Tensor):
-                storage = leaf.untyped_storage()
-                self.alive[storage._cdata] = StorageWeakRef(storage), storage.nbytes()
-        self.peak = max(self.peak, sum(size for _, size in self.alive.values()))
+            storage = leaf.untyped_storage() if isinstance(leaf, Tensor) else None
+            if storage is not None and storage._cdata not in self.alive:
+                self.alive.add(storage._cdata)
+                self.now += storage.nbytes()
+                weakref.finalize(storage, self._free, storage._cdata, storage.nbytes())
+        self.peak = max(self.peak, self.now)
         return result
+
+    def _free(self, key, size):
+        self.alive.remove(key)
+        self.now -= size
 
 
 def peak(way: Gradient, steps: int, likelihood: bool) -> int:
     """Return the peak of live bytes in a solve and its gradient, in states of the solve."""
-    model, x = model_on(), normal(256, 32).requires_grad_()
+    model, x = model_on(), normal(8, 2048).requires_grad_()
     how = {"steps": steps, "seed": 0, "gradient": way}
     with LiveBytes() as meter:
         if likelihood:
@@ -246,16 +249,18 @@ def peak(way: Gradient, steps: int, likelihood: bool) -> int:
     return meter.peak // x.untyped_storage().nbytes()
 
 
-@pytest.mark.parametrize("likelihood", [False, True], ids=["sample", "likelihood"])
+@pytest.mark.parametrize(
+    "likelihood",
+    [pytest.param(False, id="sample"), pytest.param(True, id="likelihood", marks=pytest.mark.slow)],
+)
 def test_memory_against_the_number_of_steps(likelihood):
     found = {way: [peak(way, n, likelihood) for n in (16, 64, 256)] for way in WAYS}
-    print(found)
     small, middle, large = found["direct"]
     assert 3.5 < (large - middle) / (middle - small) < 4.5  # like N
     small, middle, large = found["checkpoint"]
     assert 1.5 < (large - middle) / (middle - small) < 2.5  # like sqrt N
     small, middle, large = found["adjoint"]
-    assert small == middle == large
+    assert max(middle, large) < 1.05 * small
 
 
 @pytest.mark.parametrize("way", WAYS)
@@ -282,10 +287,9 @@ def test_checkpoints_keep_a_trajectory():
 
 def test_images_classes_and_half_precision_networks():
     class Net(nn.Module):
-        def __init__(self, dtype):
+        def __init__(self):
             super().__init__()
-            self.conv = nn.Conv2d(2, 2, 3, padding=1, dtype=dtype)
-            self.label = nn.Embedding(3, 2, dtype=dtype)
+            self.conv, self.label = nn.Conv2d(2, 2, 3, padding=1), nn.Embedding(3, 2)
 
         def forward(self, x, t, label):
             return torch.tanh(self.conv(x) + self.label(label)[..., None, None])
@@ -293,7 +297,7 @@ def test_images_classes_and_half_precision_networks():
     def found(way, dtype):
         with torch.random.fork_rng():
             torch.manual_seed(0)
-            model = Denoiser(Net(dtype), VPSDE(), "v")
+            model = Denoiser(Net(), VPSDE(), "v").to(dtype)
         how = {"steps": 40, "gradient": way, "cond": {"label": torch.tensor([0, 2])}}
         end = sd.sample(model, x=normal(2, 2, 4, 4), **how)
         end.square().sum().backward()
@@ -335,7 +339,7 @@ def test_tensors_that_the_adjoint_cannot_see_are_named():
     net = Curve(torch.float64)
     scale = torch.tensor(0.7, dtype=torch.float64, requires_grad=True)
     del net.scale
-    net.scale = 2.0 * scale
+    net.scale = scale
     model = Denoiser(net, VPSDE(), "v")
     x = normal(2, 3, dtype=torch.float64)
     with pytest.raises(ValueError, match="gradient='adjoint': the network depends on a tensor"):
@@ -350,7 +354,7 @@ def test_tensors_that_the_adjoint_cannot_see_are_named():
 def test_the_adjoint_has_no_second_derivative():
     x = normal(2, 3).requires_grad_()
     end = sd.sample(model_on(), x=x, steps=3, gradient="adjoint")
-    (slope,) = torch.autograd.grad(end.sum(), x, create_graph=True)
+    (slope,) = torch.autograd.grad(end.square().sum(), x, create_graph=True)
     with pytest.raises(RuntimeError, match="once_differentiable"):
         slope.sum().backward()
 

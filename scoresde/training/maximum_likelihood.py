@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
@@ -39,8 +39,8 @@ class MaximumLikelihood:
             to be fine-tuned is built without it.
     """
 
-    trace: Trace = Hutchinson(1)
-    solver: Solver = AdamsPC()
+    trace: Trace = field(default_factory=lambda: Hutchinson(1))
+    solver: Solver = field(default_factory=AdamsPC)
     steps: int | None = 20
     gradient: Gradient = "checkpoint"
 
