@@ -105,12 +105,13 @@ def adjoint(
 
     Raises:
         ValueError: a network that depends on tensors which require gradients, but are neither its
-            parameters or buffers nor in the condition.
+            parameters or buffers nor in the condition; a solver of unknown calls.
     """
     _check_hidden(field, x)
     bound = [k for k, v in field.cond.items() if isinstance(v, Tensor) and v.requires_grad]
     own = [p for p in chain(field.model.parameters(), field.model.buffers()) if p.requires_grad]
-    back = _Back(field, solver, tuple(levels[::-1]), denoise, tuple(bound), _autocast(x))
+    calls = solver.nfe(len(levels) - 1, denoise=False)
+    back = _Back(field, solver, tuple(levels[::-1]), calls, denoise, tuple(bound), _autocast(x))
     return _Adjoint.apply(back, last, end, x, *own, *(field.cond[k] for k in bound))
 
 
@@ -164,6 +165,7 @@ class _Back:
         field: what was solved.
         solver: how.
         levels: from the last one with sigma > 0 back to the start.
+        calls: network calls on that way.
         denoise: whether a step to sigma = 0 followed.
         bound: the tensors of the condition, by name, which gradients are wanted for.
         autocast: as it was on the way there.
@@ -172,6 +174,7 @@ class _Back:
     field: Field
     solver: Solver
     levels: tuple[Level, ...]
+    calls: int
     denoise: bool
     bound: tuple[str, ...]
     autocast: torch.autocast
@@ -198,15 +201,14 @@ class _Back:
         return [found, *(total.to(tensor.dtype) for total, tensor in pairs)]
 
     def _weights(self) -> list[Scalar]:
-        """Return the weights of the network calls in the integral of a slope along the way.
+        """Return the weights of the network calls in the integral of b, given r b at each.
 
-        A solver is linear in the predictions: a coordinate for each call, whose slope is 1 there
-        and 0 elsewhere, ends at the weight of the call. Samples with levels of their own have
-        weights (B,) of their own.
+        A solver is linear in the predictions: a coordinate for each call, which moves there alone,
+        ends at the weight of the call. Samples with levels of their own have weights (B,) of their
+        own.
         """
         t = self.levels[0].t
-        calls = self.solver.nfe(len(self.levels) - 1, denoise=False)
-        shape = (len(t) if isinstance(t, Tensor) else 1, calls)
+        shape = (len(t) if isinstance(t, Tensor) else 1, self.calls)
         device = t.device if isinstance(t, Tensor) else None
         units = torch.zeros(shape, dtype=torch.float64, device=device)
         ends = _walk(self.solver, _Units(self.field.model), units, self.levels)
@@ -262,7 +264,7 @@ class _AdjointFlow(Field):
 
 
 class _Units(Field):
-    """The flow whose slope at call k is the unit vector k, over r where the adjoint is r b."""
+    """The flow whose slope at call k is minus the unit vector k, over r."""
 
     def __call__(self, x: Tensor, level: Level) -> Prediction:
         minus = torch.zeros_like(x)

@@ -386,6 +386,7 @@ def test_weights_changed_before_the_way_back_are_noticed():
             r"RecordedNoise.* gradient='direct'",
         ),
         ({"gradient": "direct", "solver": SciPySolver()}, r"gradient: .*SciPySolver"),
+        ({"gradient": "adjoint", "solver": SciPySolver(), "steps": 1}, r"SciPySolver.* gradients"),
     ],
 )
 def test_what_a_way_cannot_do_is_refused(arguments, named):

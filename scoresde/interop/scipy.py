@@ -45,7 +45,10 @@ class SciPySolver(Solver):
     stochastic = False
 
     def nfe(self, steps: int, denoise: bool) -> int:
-        raise ValueError(f"nfe: {self} makes the calls that it needs; give steps")
+        raise ValueError(
+            f"nfe: {self} makes the calls that it needs; give steps, and take "
+            f"DormandPrince for gradients"
+        )
 
     def step(
         self, field: Field, x: Tensor, here: Level, there: Level, state: Any, noise: Noise
