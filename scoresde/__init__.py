@@ -19,6 +19,7 @@ from scoresde.denoiser import (
 )
 from scoresde.errors import MaxEvaluations, NonFiniteState, SolveError, StepSizeUnderflow
 from scoresde.fitting import fit_grid
+from scoresde.gradients import Gradient
 from scoresde.grids import (
     AYS_DEEPFLOYD,
     AYS_SD15,
@@ -211,6 +212,7 @@ __all__ = [
     "GaussianDecoder",
     "GaussianMixture",
     "GaussianSDE",
+    "Gradient",
     "Grid",
     "Hadamard",
     "Heun",

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -80,6 +80,22 @@ class _Way:
         return _Way(*(_each(copy, *pair) for pair in pairs))
 
 
+class Arrival(NamedTuple):
+    """What an adaptive solve found.
+
+    Attributes:
+        end: the end points (B, *).
+        last: the states before the step to sigma = 0 (B, *).
+        calls: network calls of each sample (B,).
+        error: sum of the norms of each sample's steps' errors (B,).
+    """
+
+    end: Tensor
+    last: Tensor
+    calls: Tensor
+    error: Tensor
+
+
 def solve_adaptive(
     field: Field,
     x: Tensor,
@@ -90,15 +106,14 @@ def solve_adaptive(
     denoise: bool,
     progress: bool,
     norm: Norm | None = None,
-) -> tuple[Tensor, Tensor, Tensor]:
+    mesh: list[Tensor] | None = None,
+) -> Arrival:
     """Carry x (B, *) from one level to another, and on to sigma = 0 with denoise.
 
     Args:
         norm: of the errors that the tolerances bound; `root_mean_square` by default.
-
-    Returns:
-        The end points (B, *), and of each sample the network calls and the sum of the norms of its
-        steps' errors (B,).
+        mesh: takes the positions of all samples (B, 1), before the first try of a step and after
+            every one.
 
     Raises:
         NonFiniteState, StepSizeUnderflow, MaxEvaluations: after all other samples are done, so
@@ -111,9 +126,13 @@ def solve_adaptive(
     some, draws, budget = field, noise, solver.max_nfe - denoise
     norm = norm or root_mean_square
     bar = tqdm(total=len(x), disable=not progress)
+    if mesh is not None:
+        mesh.append(way.at.reshape(-1, 1))
     while len(way.rows):
         for _ in range(READ_EVERY):
             _advance(way, some, solver, draws, (origin, end), budget, norm)
+            if mesh is not None:
+                mesh.append(mesh[-1].index_copy(0, way.rows, way.at.reshape(-1, 1)))
         every = every.merge(way)
         keep = (way.status == RUNNING).nonzero().flatten()  # the read
         bar.update(len(way.rows) - len(keep))
@@ -122,10 +141,11 @@ def solve_adaptive(
             some = field.rows(way.rows, len(x))
             draws = noise.rows(way.rows) if solver.stochastic else noise
     bar.close()
+    last = every.x
     if denoise:
         _finish(every, field, solver, stop, noise)
     _raise_failures(every, solver, field, end)
-    return every.x, every.calls, every.error
+    return Arrival(every.x, last, every.calls, every.error)
 
 
 def _depart(field: Field, x: Tensor, solver: AdaptiveSolver, origin: float, end: float) -> _Way:

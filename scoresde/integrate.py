@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import operator
 from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
-from itertools import pairwise
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -14,6 +15,7 @@ from tqdm.auto import tqdm
 from scoresde.adaptive import Norm, solve_adaptive
 from scoresde.denoiser import Field
 from scoresde.errors import NonFiniteState, name_calls
+from scoresde.gradients import Gradient, adjoint, again, check_gradient, parts
 from scoresde.grids import Grid, default_grid
 from scoresde.noise import Noise
 from scoresde.sde import CLEAN, SDE, Level
@@ -69,6 +71,7 @@ def integrate(
     callback: Callback | None = None,
     trajectory: bool = False,
     progress: bool = False,
+    gradient: Gradient | None = None,
     norm: Norm | None = None,
 ) -> Solution:
     """Carry x (B, *) from T to t_min, and to sigma = 0 with denoise; or back, with encode.
@@ -83,28 +86,59 @@ def integrate(
         raise ValueError(f"solver={solver}: encoding needs a deterministic solver")
     if encode and denoise:
         raise ValueError("denoise=True: a latent code is solved for from t_min; set denoise=False")
+    check_gradient(gradient, solver, noise, trajectory)
     sde = field.sde
     if isinstance(solver, AdaptiveSolver):
         fixed = {"grid": grid, "steps": steps, "nfe": nfe, "callback": callback}
         for name, value in {**fixed, "trajectory": trajectory or None}.items():
             if value is not None:
                 raise ValueError(f"{name}={value}: {solver} chooses its own steps; leave it out")
-        start, stop = sde.level(sde.T), sde.level(sde.t_min)
-        start, stop = (stop, start) if encode else (start, stop)
-        way = (start, stop, denoise, progress, norm)
-        x, calls, error = solve_adaptive(field, x, solver, noise, *way)
-        levels = (start, stop, CLEAN) if denoise else (start, stop)
-        return Solution(x, calls, levels, solver, noise, error=error)
+        return _adaptive(field, x, solver, noise, encode, denoise, progress, gradient, norm)
     grid = default_grid(field.data_std, solver.stochastic) if grid is None else grid
     _check_kind(grid, Grid, "grid")
     levels = levels_of(
         sde, grid, count_steps(solver, steps, nfe, denoise, grid.steps), denoise, part
     )
     levels = levels[:: -1 if encode else 1]
-    path = _fixed(field, x, solver, noise, levels, callback, progress, keep=trajectory)
+    with _graph(gradient):
+        path = _fixed(field, x, solver, noise, levels, callback, progress, trajectory, gradient)
     calls = torch.full((len(x),), field.nfe, device=x.device)
     states = torch.stack(path) if trajectory else None
-    return Solution(path[-1], calls, levels, solver, noise, states)
+    end = path[-1]
+    if gradient == "adjoint":
+        last, visited = (path[-2], levels[:-1]) if denoise else (end, levels)
+        end = adjoint(field, x, end, last, solver, visited, denoise)
+    return Solution(end, calls, levels, solver, noise, states)
+
+
+def _graph(gradient: Gradient | None) -> AbstractContextManager[None]:
+    """Return the context of a solve: the adjoint needs no graph of it."""
+    return torch.no_grad() if gradient == "adjoint" else nullcontext()
+
+
+def _adaptive(
+    field: Field,
+    x: Tensor,
+    solver: AdaptiveSolver,
+    noise: Noise,
+    encode: bool,
+    denoise: bool,
+    progress: bool,
+    gradient: Gradient | None,
+    norm: Norm | None,
+) -> Solution:
+    sde = field.sde
+    start, stop = (sde.level(t) for t in ((sde.t_min, sde.T) if encode else (sde.T, sde.t_min)))
+    mesh: list[Tensor] | None = [] if gradient == "adjoint" else None
+    with _graph(gradient):
+        found = solve_adaptive(field, x, solver, noise, start, stop, denoise, progress, norm, mesh)
+    end = found.end
+    if mesh is not None:
+        tries = torch.stack(mesh).unique_consecutive(dim=0) if len(x) else mesh
+        visited = [solver.level(at, sde, field.data_std) for at in tries]
+        end = adjoint(field, x, end, found.last, solver.back, visited, denoise)
+    levels = (start, stop, CLEAN) if denoise else (start, stop)
+    return Solution(end, found.calls, levels, solver, noise, error=found.error)
 
 
 def levels_of(sde: SDE, grid: Grid, count: int, denoise: bool, part: bool) -> tuple[Level, ...]:
@@ -186,22 +220,37 @@ def _fixed(
     callback: Callback | None,
     progress: bool,
     keep: bool,
+    gradient: Gradient | None,
 ) -> list[Tensor]:
+    """Return the states at all levels where they are kept, and else at the last two."""
     path, sums, calls = [x], [], []
-    state = solver.init(field, x, levels[0])
-    pairs = enumerate(pairwise(levels))
-    for k, (here, there) in tqdm(pairs, total=len(levels) - 1, disable=not progress):
-        if there.sigma == 0.0:
-            x, state, _ = solver.finish(field, x, here, state, noise)
-        else:
-            x, state, _ = solver.step(field, x, here, there, state, noise)
+    bar = tqdm(total=len(levels) - 1, disable=not progress)
+
+    def watch(k: int, x: Tensor) -> None:
         sums.append(_sums(x))
         calls.append(field.nfe)
-        path = [*path, x] if keep else [x]
+        path[:] = [*(path if keep else path[-1:]), x]
+        bar.update()
         if callback is not None:
-            callback(k, there, x)
+            callback(k, levels[k + 1], x)
         if (k + 1) % READ_EVERY == 0 and _all_lost(sums[-1]):
-            break
+            _check_finite(x, sums, levels, calls)
+
+    def segment(x: Tensor, state: Any, steps: range) -> tuple[Tensor, Any]:
+        for k in steps:
+            here, there = levels[k], levels[k + 1]
+            if there.sigma == 0.0:
+                x, state, _ = solver.finish(field, x, here, state, noise)
+            else:
+                x, state, _ = solver.step(field, x, here, there, state, noise)
+            if k == len(sums):  # steps that are taken again go unseen
+                watch(k, x)
+        return x, state
+
+    state, run = solver.init(field, x, levels[0]), again(segment, gradient)
+    for steps in parts(len(levels) - 1, gradient):
+        x, state = run(x, state, steps)
+    bar.close()
     _check_finite(x, sums, levels, calls)
     return path
 

@@ -13,6 +13,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from torch.nn.modules.dropout import _DropoutNd
 
 from scoresde.denoiser import BaseDenoiser, Field, floating_dtype
+from scoresde.gradients import Gradient
 from scoresde.grids import Grid
 from scoresde.integrate import Callback, Solution, integrate
 from scoresde.noise import Noise, SeededNoise
@@ -41,7 +42,7 @@ def sample(
     device: torch.device | str | None = None,
     callback: Callback | None = None,
     progress: bool = False,
-    grad: bool = False,
+    gradient: Gradient | None = None,
 ) -> Tensor:
     """Draw samples: solve from the prior at T to the data.
 
@@ -64,7 +65,8 @@ def sample(
         device: where to solve; where the model is, by default.
         callback: called after every step of a fixed grid.
         progress: show a progress bar.
-        grad: keep the graph, so that gradients flow to x, cond and the parameters.
+        gradient: let gradients flow to x, cond and the parameters: "direct", "checkpoint" or
+            "adjoint", as `Gradient` says. None builds no graph.
 
     Returns:
         Samples (B, *).
@@ -77,7 +79,7 @@ def sample(
     solution = solve(
         model, shape, x=x, solver=solver, grid=grid, steps=steps, nfe=nfe, noise=noise, seed=seed,
         cond=cond, prior=prior, denoise=denoise, state_dtype=state_dtype, device=device,
-        callback=callback, progress=progress, grad=grad,
+        callback=callback, progress=progress, gradient=gradient,
     )  # fmt: skip
     return solution.x
 
@@ -102,7 +104,7 @@ def solve(
     callback: Callback | None = None,
     trajectory: bool = False,
     progress: bool = False,
-    grad: bool = False,
+    gradient: Gradient | None = None,
 ) -> Solution:
     """Solve as `sample` does, and return the whole `Solution`.
 
@@ -132,12 +134,12 @@ def solve(
         # the prior is a visit of its own: no draw of the solve shares its address
         z = noise.fold(-1).normal(torch.empty(_check_shape(shape), **place))
         x = (prior or model.sde.prior()).draw(z)
-    with nullcontext() if grad else torch.no_grad():
+    with nullcontext() if gradient else torch.no_grad():
         return integrate(
             Field(model, place_cond(cond, x.device)), x, solver or AdamsPC(), noise, grid=grid,
             steps=steps, nfe=nfe, denoise=denoise, encode=encode,
             part=shape is None and not encode, callback=callback, trajectory=trajectory,
-            progress=progress,
+            progress=progress, gradient=gradient,
         )  # fmt: skip
 
 
@@ -150,7 +152,7 @@ def encode(
     steps: int | None = None,
     cond: Mapping[str, Any] | None = None,
     progress: bool = False,
-    grad: bool = False,
+    gradient: Gradient | None = None,
 ) -> Tensor:
     """Return the latent code at T of x (B, *), taken as the state at t_min, by the flow.
 
@@ -161,7 +163,7 @@ def encode(
     """
     return solve(
         model, x=x, solver=solver, grid=grid, steps=steps, cond=cond, denoise=False, encode=True,
-        progress=progress, grad=grad,
+        progress=progress, gradient=gradient,
     ).x  # fmt: skip
 
 
@@ -174,7 +176,7 @@ def decode(
     steps: int | None = None,
     cond: Mapping[str, Any] | None = None,
     progress: bool = False,
-    grad: bool = False,
+    gradient: Gradient | None = None,
 ) -> Tensor:
     """Return the state at t_min of the latent code z (B, *) at T: the inverse of `encode`.
 
@@ -183,7 +185,7 @@ def decode(
     """
     return sample(
         model, x=z, solver=solver, grid=grid, steps=steps, cond=cond, denoise=False,
-        progress=progress, grad=grad,
+        progress=progress, gradient=gradient,
     )  # fmt: skip
 
 

@@ -187,7 +187,7 @@ def test_gradients_of_likelihoods_are_the_score():
     data, sde = triple(), VPSDE()
     x = points(data, 6).requires_grad_()
     found = sd.log_likelihood(
-        data.denoiser(sde), x, solver=AdaptiveAdams(1e-12, 1e-8), grad=True,
+        data.denoiser(sde), x, solver=AdaptiveAdams(1e-12, 1e-8), gradient="direct",
         prior=TrueMarginal(data, sde),
     )  # fmt: skip
     assert len(found.nfe.unique()) > 1
@@ -222,3 +222,16 @@ def test_a_batch_mate_changes_no_bit_of_a_likelihood():
         alone = sd.log_likelihood(data.denoiser(sde), x[k : k + 1], solver=AdaptiveAdams())
         assert torch.equal(alone.nats, found.nats[k : k + 1])
         assert torch.equal(alone.error, found.error[k : k + 1])
+
+
+@pytest.mark.parametrize("denoise", [True, False])
+def test_the_adjoint_goes_back_over_its_steps(denoise, gaussian):
+    model, start = gaussian.denoiser(VPSDE()), normal(3, 4, dtype=torch.float64)
+
+    def slopes(gradient):
+        x = start.clone().requires_grad_()
+        solver = AdaptiveAdams(1e-8, 1e-8)
+        end = sd.sample(model, x=x, solver=solver, denoise=denoise, gradient=gradient)
+        return torch.autograd.grad(end.sin().sum(), x)[0]
+
+    assert torch.allclose(slopes("adjoint"), slopes("direct"), rtol=1e-5, atol=1e-7)

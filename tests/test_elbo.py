@@ -196,12 +196,12 @@ def test_gradients_of_the_bound_are_right():
     assert not sd.elbo(model, x, n=3, seed=0).nats.requires_grad
 
     def nats(x):
-        return sd.elbo(model, x, n=3, seed=0, grad=True).nats
+        return sd.elbo(model, x, n=3, seed=0, gradient="direct").nats
 
     assert torch.autograd.gradcheck(nats, [x], eps=1e-6, atol=1e-5, rtol=1e-5)
     ends = Affine.bins(4).forward(torch.tensor([[0, 3]])).double()
     decoder = DiscretisedGaussian(Affine.bins(4))
-    whole = sd.elbo(model, ends, n=3, decoder=decoder, seed=0, grad=True).nats
+    whole = sd.elbo(model, ends, n=3, decoder=decoder, seed=0, gradient="direct").nats
     assert all(g.isfinite().all() for g in torch.autograd.grad(whole.sum(), model.net.scale))
     (grad,) = torch.autograd.grad(nats(x).sum(), model.net.scale)
     assert float(grad) != 0.0

@@ -193,8 +193,8 @@ def test_what_scipy_cannot_do_is_refused():
     model, solver = pair().denoiser(sd.VPSDE()), SciPySolver()
     with pytest.raises(ValueError, match=r"nfe: SciPySolver.*give steps"):
         sd.sample(model, x=start(), solver=solver, nfe=20)
-    with pytest.raises(ValueError, match=r"grad=True: .*SciPySolver"):
-        sd.sample(model, x=start(), solver=solver, steps=2, grad=True)
+    with pytest.raises(ValueError, match=r"gradient: .*SciPySolver"):
+        sd.sample(model, x=start(), solver=solver, steps=2, gradient="direct")
 
 
 @pytest.mark.parametrize(

@@ -28,6 +28,7 @@ ORDER = [
     "grids",
     "noise",
     "solvers",
+    "gradients",
     "adaptive",
     "integrate",
     "sampling",

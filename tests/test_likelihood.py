@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from typing import get_args
 
 import pytest
 import torch
@@ -257,12 +258,12 @@ WRAPS = {
 
 
 @pytest.mark.parametrize("trace", [ExactTrace(), Hutchinson(20)], ids=["exact", "hutchinson"])
-@pytest.mark.parametrize("grad", [False, True])
+@pytest.mark.parametrize("gradient", [None, *get_args(sd.Gradient)])
 @pytest.mark.parametrize("kind", WRAPS)
-def test_a_network_may_checkpoint_its_activations_or_write_over_them(kind, grad, trace):
+def test_a_network_may_checkpoint_its_activations_or_write_over_them(kind, gradient, trace):
     x, how = normal(3, 2, dtype=torch.float64), {"trace": trace, "steps": 5, "seed": 0}
     model = Denoiser(Wrapped(WRAPS[kind]), VPSDE(), "v")
-    found = sd.log_likelihood(model, x, grad=grad, **how)
+    found = sd.log_likelihood(model, x, gradient=gradient, **how)
     if kind == "not differentiable":  # v without a slope: y moves as a whole, and its volume stays
         moved = model.sde.level(model.sde.T).radius() / model.sde.level(model.sde.t_min).radius()
         assert torch.allclose(found.parts["log_det"], torch.tensor(2 * math.log(moved)).double())
@@ -284,8 +285,8 @@ def test_gradients_of_a_likelihood_are_right(trace):
     model = model_on(dtype=torch.float64)
 
     def nats(x, shift):
-        how = {"trace": trace, "seed": 0, "steps": 4, "grad": True, "cond": {"shift": shift.sin()}}
-        return sd.log_likelihood(model, x, **how).nats
+        how = {"trace": trace, "seed": 0, "steps": 4, "gradient": "direct"}
+        return sd.log_likelihood(model, x, cond={"shift": shift.sin()}, **how).nats
 
     inputs = [normal(2, 2, seed=k, dtype=torch.float64).requires_grad_() for k in (0, 1)]
     assert torch.autograd.gradcheck(nats, inputs, eps=1e-6, atol=1e-5, rtol=1e-5)
@@ -296,7 +297,7 @@ def test_gradients_of_a_likelihood_are_right(trace):
 def test_no_graph_is_built_unless_asked_for():
     x = normal(2, 3).requires_grad_()
     assert not sd.log_likelihood(model_on(), x, steps=3).nats.requires_grad
-    assert sd.log_likelihood(model_on(), x, steps=3, grad=True).nats.requires_grad
+    assert sd.log_likelihood(model_on(), x, steps=3, gradient="direct").nats.requires_grad
 
 
 def test_conditions_reach_the_network():

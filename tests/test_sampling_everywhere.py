@@ -153,7 +153,13 @@ def test_gradients_through_a_solve_are_right(solver):
 
     def end(x, shift):
         return sd.sample(
-            model, x=x, solver=solver, seed=0, cond={"shift": shift}, grad=True, **steps
+            model,
+            x=x,
+            solver=solver,
+            seed=0,
+            cond={"shift": shift},
+            gradient="direct",
+            **steps,
         )
 
     inputs = [normal(2, 2, seed=k, dtype=torch.float64).requires_grad_() for k in (0, 1)]
@@ -163,9 +169,10 @@ def test_gradients_through_a_solve_are_right(solver):
 @pytest.mark.parametrize("solver", SOLVERS, ids=label)
 def test_no_graph_is_built_unless_asked_for(solver):
     x = normal(2, 3).requires_grad_()
-    for grad in (False, True):
-        end = sd.sample(model_on(), x=x, solver=solver, seed=0, grad=grad, **steps_of(solver, 3))
-        assert end.requires_grad == grad
+    for gradient in (None, "direct"):
+        how = {"gradient": gradient, **steps_of(solver, 3)}
+        end = sd.sample(model_on(), x=x, solver=solver, seed=0, **how)
+        assert end.requires_grad == (gradient is not None)
 
 
 @pytest.mark.parametrize("solver", SOLVERS, ids=label)

@@ -70,7 +70,10 @@ class SciPySolver(Solver):
         require_integer(self.max_nfe, "max_nfe", 1)
 
     def nfe(self, steps: int, denoise: bool) -> int:
-        raise ValueError(f"nfe: {self} makes the calls that it needs; give steps")
+        raise ValueError(
+            f"nfe: {self} makes the calls that it needs; give steps, and take "
+            f"DormandPrince for gradients"
+        )
 
     def step(
         self,
@@ -83,7 +86,7 @@ class SciPySolver(Solver):
     ) -> Step:
         """Step every sample; `state` is the number of network calls that each has made."""
         if torch.is_grad_enabled():
-            raise ValueError(f"grad=True: no gradients pass through {self}; use DormandPrince")
+            raise ValueError(f"gradient: none pass through {self}; take DormandPrince")
         new, calls = x.clone(), list(state or [0] * len(x))
         lost: dict[int, _Lost] = {}
         most = 0

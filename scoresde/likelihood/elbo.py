@@ -22,7 +22,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from contextlib import nullcontext
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import torch
 from torch import Tensor
@@ -48,7 +48,7 @@ def elbo(
     noise: Noise | None = None,
     seed: int | None = None,
     cond: Mapping[str, Any] | None = None,
-    grad: bool = False,
+    gradient: Literal["direct"] | None = None,
 ) -> LogLikelihood:
     """Return a lower bound of the log-likelihood of x under the reverse SDE of a model.
 
@@ -67,7 +67,8 @@ def elbo(
         decoder: `GaussianDecoder()` by default; `DiscretisedGaussian(transform)` makes the bound
             one of the probability of integers, for x = transform.forward(integers).
         prior: the density at T; `model.sde.prior()` by default.
-        noise, seed, cond, grad: as in `scoresde.log_likelihood`.
+        noise, seed, cond: as in `scoresde.log_likelihood`.
+        gradient: keep the graph, so that gradients flow to x, cond and the parameters.
 
     Raises:
         ValueError: integer or non-finite x; contradicting arguments; n that is no integer from 1.
@@ -80,7 +81,7 @@ def elbo(
     noise, decoder = noise or SeededNoise(seed), decoder or GaussianDecoder()
     x = check_data(x, "x").to(**placement(model, x))
     field = Field(model, place_cond(cond, x.device))
-    with nullcontext() if grad else torch.no_grad():
+    with nullcontext() if gradient else torch.no_grad():
         found = {
             "prior": _prior(model.sde, prior or model.sde.prior(), x, n, noise.fold(2)),
             "diffusion": _diffusion(field, x, n, noise.fold(0)),

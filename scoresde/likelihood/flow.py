@@ -17,6 +17,7 @@ import torch
 from torch import Tensor
 
 from scoresde.denoiser import BaseDenoiser, Field
+from scoresde.gradients import Gradient
 from scoresde.grids import Grid
 from scoresde.likelihood.jacobian import FlowJacobian, Route
 from scoresde.likelihood.record import LogLikelihood, Transform
@@ -43,7 +44,7 @@ def log_likelihood(
     seed: int | None = None,
     cond: Mapping[str, Any] | None = None,
     progress: bool = False,
-    grad: bool = False,
+    gradient: Gradient | None = None,
 ) -> LogLikelihood:
     """Return the log-likelihood of x under the probability flow of a model.
 
@@ -62,10 +63,9 @@ def log_likelihood(
         prior: the density at T; `model.sde.prior()` by default.
         solver: deterministic; `AdaptiveAdams()` by default, which holds every sample to rtol nats
             a dimension and atol nats a step; `AdamsPC()` where steps, nfe or a grid are given.
-        grid, steps, nfe, cond, progress: as in `scoresde.sample`.
+        grid, steps, nfe, cond, progress, gradient: as in `scoresde.sample`.
         noise: the source of the probes; or
         seed: its seed.
-        grad: keep the graph, so that gradients flow to x, cond and the parameters.
 
     Raises:
         ValueError: integer or non-finite x; a stochastic solver; contradicting arguments; a
@@ -76,10 +76,11 @@ def log_likelihood(
         raise ValueError(f"seed={seed} and noise={noise}: give one of them")
     noise = noise or SeededNoise(seed)
     # the divergence takes gradients, which inference mode has none of
-    with torch.inference_mode(False), nullcontext() if grad else torch.no_grad():
+    with torch.inference_mode(False), nullcontext() if gradient else torch.no_grad():
         jacobian = flow_jacobian(
-            model, x, solver=solver, grid=grid, steps=steps, nfe=nfe, cond=cond, progress=progress
-        )
+            model, x, solver=solver, grid=grid, steps=steps, nfe=nfe, cond=cond, progress=progress,
+            gradient=gradient,
+        )  # fmt: skip
         x, prior = jacobian.like, prior or model.sde.prior()
         trace = trace or default_trace(jacobian)
         found = _estimate(jacobian, trace, stderr, noise)
@@ -120,6 +121,7 @@ def flow_jacobian(
     nfe: int | None = None,
     cond: Mapping[str, Any] | None = None,
     progress: bool = False,
+    gradient: Gradient | None = None,
 ) -> FlowJacobian:
     """Return the Jacobian of the flow from x (B, *), for traces; the arguments of a likelihood.
 
@@ -133,7 +135,7 @@ def flow_jacobian(
 
     fixed = grid is not None or steps is not None or nfe is not None
     solver = solver or (AdamsPC() if fixed else AdaptiveAdams())
-    route = Route(solver, grid, steps, nfe, progress)
+    route = Route(solver, grid, steps, nfe, progress, gradient)
     return FlowJacobian(Field(model, place_cond(cond, x.device)), x, route)
 
 

@@ -14,6 +14,7 @@ from scoresde.adaptive import Norm
 from scoresde.analytic import Gaussian
 from scoresde.denoiser import BaseDenoiser, Field, Prediction
 from scoresde.errors import SolveError
+from scoresde.gradients import Gradient
 from scoresde.grids import Grid
 from scoresde.integrate import Solution, integrate
 from scoresde.likelihood.products import Mode, find_mode, flow_of, products
@@ -72,12 +73,13 @@ class Route:
     steps: int | None = None
     nfe: int | None = None
     progress: bool = False
+    gradient: Gradient | None = None
 
     def follow(self, field: Field, start: Tensor, norm: Norm) -> Solution:
         """Return the solve from a start."""
         return integrate(
             field, start, self.solver, SeededNoise(0), grid=self.grid, steps=self.steps,
-            nfe=self.nfe, encode=True, progress=self.progress, norm=norm,
+            nfe=self.nfe, encode=True, progress=self.progress, gradient=self.gradient, norm=norm,
         )  # fmt: skip
 
 

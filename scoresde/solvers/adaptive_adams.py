@@ -9,12 +9,13 @@ import torch
 from torch import Tensor
 
 from scoresde.denoiser import Field
+from scoresde.errors import require_integer
 from scoresde.noise import Noise
 from scoresde.sde import SDE, Level
 from scoresde.solvers.base import Step
 from scoresde.solvers.frames import PolarFrame
 from scoresde.solvers.interpolation import gauss, of_slopes
-from scoresde.solvers.runge_kutta import AdaptiveSolver
+from scoresde.solvers.runge_kutta import AdaptiveSolver, DormandPrince
 from scoresde.tensors import Scalar, asinh, lincomb, sinh
 
 History = tuple[Scalar, tuple[Scalar, ...], tuple[Tensor, ...]]
@@ -60,9 +61,13 @@ class AdaptiveAdams(AdaptiveSolver):
     growth = 3.0
 
     def __post_init__(self) -> None:
-        if self.order not in range(2, 7):
-            raise ValueError(f"order={self.order} must lie between 2 and 6")
+        require_integer(self.order, "order", 2, 6)
         super().__post_init__()
+
+    @property
+    def back(self) -> DormandPrince:
+        """The same steps the other way round would begin with the longest, at the lowest order."""
+        return DormandPrince(self.rtol, self.atol, self.max_nfe)
 
     def nfe(self, steps: int, denoise: bool) -> int:
         return 1 + super().nfe(steps, denoise)

@@ -53,6 +53,11 @@ class AdaptiveSolver(Solver):
     first = 0.01
     growth = 5.0
 
+    @property
+    def back(self) -> Solver:
+        """What takes the adjoint of the flow back over the steps that were taken."""
+        return self
+
     def __post_init__(self) -> None:
         require_number(self.rtol, "rtol", above=0.0)
         require_number(self.atol, "atol", above=0.0)

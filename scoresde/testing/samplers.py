@@ -13,6 +13,7 @@ from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from scoresde.denoiser import BaseDenoiser, Field
+from scoresde.gradients import Gradient
 from scoresde.grids import Grid, default_grid
 from scoresde.integrate import DEFAULT_STEPS, levels_of
 from scoresde.noise import Noise, SeededNoise
@@ -54,7 +55,7 @@ def run(
     steps: int | None = None,
     noise: Noise | None = None,
     denoise: bool = True,
-    grad: bool = False,
+    gradient: Gradient | None = None,
 ) -> tuple[Tensor, int]:
     """Carry x (B, *) from T to where `denoise` says, and return it with the network calls made.
 
@@ -63,13 +64,13 @@ def run(
     if isinstance(sampler, Solver):
         solution = solve(
             model, x=x, solver=sampler, grid=grid, steps=steps, noise=noise, denoise=denoise,
-            grad=grad,
+            gradient=gradient,
         )  # fmt: skip
         return solution.x, int(solution.nfe.max())
     grid = grid or default_grid(model.data_std)
     levels = levels_of(model.sde, grid, steps or DEFAULT_STEPS, denoise, part=True)
     field = Field(model)
-    with nullcontext() if grad else torch.no_grad():
+    with nullcontext() if gradient else torch.no_grad():
         out = sampler.run(field, x, levels, noise or SeededNoise())
     return out, field.nfe
 

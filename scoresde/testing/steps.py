@@ -139,7 +139,7 @@ def gradients(subject: Subject) -> str:
 
     def value(shift: float) -> Tensor:
         model = Denoiser(Curve(scale + shift), VPSDE(), "v")
-        return solve(subject, model, x=x + shift, grad=True)[0].sin().sum()
+        return solve(subject, model, x=x + shift, gradient="direct")[0].sin().sum()
 
     slope = sum(float(g.sum()) for g in torch.autograd.grad(value(0.0), (x, scale)))
     h = 1e-5

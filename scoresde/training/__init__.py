@@ -24,6 +24,7 @@ from scoresde.training.losses import (
     likelihood,
     sigma2,
 )
+from scoresde.training.maximum_likelihood import MaximumLikelihood
 from scoresde.training.schedules import CosineDecay, Warmup
 from scoresde.training.signals import Preempted
 from scoresde.training.step import Batch, Objective, TrainState
@@ -39,6 +40,7 @@ __all__ = [
     "CosineDecay",
     "ImportanceTimes",
     "LogNormalTimes",
+    "MaximumLikelihood",
     "MinSNR",
     "NonFiniteLoss",
     "Objective",
