@@ -122,7 +122,8 @@ def _sample(flags: Any) -> None:
 def _likelihood(flags: Any) -> None:
     from scoresde.atomic import replace
     from scoresde.likelihood import save_columns, summary
-    from scoresde.run import load_run, measure_all
+    from scoresde.measure import measure_all
+    from scoresde.run import load_run
 
     folder = Path(flags.workdir)
     run = load_run(folder, flags.config)

@@ -11,9 +11,10 @@ import torch
 from torch import Tensor
 
 from scoresde.config import Config, build_data
+from scoresde.measure import measure
 from scoresde.metrics import ConfidentShare, MixtureBits, mixture_bits
 from scoresde.report import ACCENT, INK, MUTED, Report, require, stretch
-from scoresde.run import Run, draw, measure, train_run
+from scoresde.run import Run, draw, train_run
 from scoresde.sampling import solve
 from scoresde.solvers import AdamsPC, EulerMaruyama, Langevin, PredictorCorrector, Solver
 

@@ -12,20 +12,12 @@ from torch.optim import Adam
 from tqdm.auto import tqdm
 
 from scoresde import config as configs
-from scoresde.analytic import Gaussian
 from scoresde.config import Config
 from scoresde.data import Affine, Dataset, batches, random_flip
 from scoresde.denoiser import BaseDenoiser
 from scoresde.grids import Grid
 from scoresde.likelihood import (
-    Columns,
-    ControlVariate,
-    Evaluate,
-    LogLikelihood,
     Trace,
-    fingerprint,
-    log_likelihood,
-    survey,
 )
 from scoresde.noise import SeededNoise
 from scoresde.sampling import solve
@@ -61,19 +53,15 @@ class Run:
     model: BaseDenoiser
     history: tuple[Record, ...] = ()
 
+    @property
+    def device(self) -> torch.device:
+        """Where the model is."""
+        return next(self.model.parameters()).device
+
     def prior(self) -> Prior:
         """Return the Gaussian with the moments that the training data have at T."""
         x = self.transform.forward(self.data.train)
-        device = next(self.model.parameters()).device
-        return self.model.sde.prior(x.mean(0).to(device), x.var(0).to(device))
-
-    def trace(self) -> Trace:
-        """Return the trace of likelihoods, less that of the training data's Gaussian if so set."""
-        trace = configs.build_at(self.config, "likelihood.trace", Trace)
-        if not self.config.likelihood.get("control_variate", False):  # runs of old have none
-            return trace
-        x = self.transform.forward(self.data.train)
-        return ControlVariate(trace, Gaussian.fit(x.to(next(self.model.parameters()).device)))
+        return self.model.sde.prior(x.mean(0).to(self.device), x.var(0).to(self.device))
 
     def held_out(self, n: int | None = None) -> Tensor:
         """Return the first n test samples in model space, dequantised the same way every time."""
@@ -180,7 +168,7 @@ def draw(run: Run, n: int, seed: int = 0, **settings: Any) -> tuple[Tensor, int]
             run.model,
             (count, *shape),
             noise=SeededNoise(seed, start=start),
-            cond={"label": labels.to(_device(run))} if run.config.conditional else None,
+            cond={"label": labels.to(run.device)} if run.config.conditional else None,
             prior=prior,
             **settings,
         )
@@ -189,48 +177,6 @@ def draw(run: Run, n: int, seed: int = 0, **settings: Any) -> tuple[Tensor, int]
     x = torch.cat(drawn)
     discrete = run.transform.levels is not None
     return (run.transform.to_pixels(x) if discrete else run.transform.inverse(x)), calls
-
-
-def measure(run: Run, x: Tensor, seed: int = 0) -> list[LogLikelihood]:
-    """Return the log-likelihoods of x (B, *), in model space, a batch at a time, in host memory."""
-    evaluate, size = evaluator(run, seed), run.config.likelihood.batch_size
-    parts = tqdm(torch.arange(len(x)).split(size), desc="likelihood", leave=False)
-    return [evaluate(x[rows], rows) for rows in parts]
-
-
-def measure_all(run: Run, x: Tensor, folder: Path, seed: int = 0) -> Columns | None:
-    """Return a column for all that is known of each row of x (N, *), in model space.
-
-    The work is kept in a folder, gone on with where it was stopped, and shared with the other
-    processes of torchrun; None in one that finds others still at work (`survey`).
-    """
-    chosen = run.config.likelihood
-    settings = {
-        **{k: v for k, v in chosen.items() if k != "batch_size"},
-        "data": run.config.data,
-        "model": fingerprint(run.model),
-        "seed": seed,
-    }
-    size = chosen.batch_size
-    return survey(evaluator(run, seed), x, folder, batch_size=size, settings=settings)
-
-
-def evaluator(run: Run, seed: int = 0) -> Evaluate:
-    """Return what measures rows of a data set in model space, alike in every batch."""
-    prior, trace = run.prior(), run.trace()
-
-    def evaluate(x: Tensor, rows: Tensor) -> LogLikelihood:
-        return log_likelihood(
-            run.model,
-            x.to(_device(run)),
-            trace=trace,
-            transform=run.transform,
-            prior=prior,
-            noise=SeededNoise(seed, indices=rows),
-            **run.settings("likelihood"),
-        ).to("cpu")
-
-    return evaluate
 
 
 def _grid(config: Config, section: str) -> Grid | None:
@@ -257,10 +203,6 @@ def _amp(word: str) -> bool | None:
     if word not in words:
         raise ValueError(f"train.amp={word!r} must be one of {', '.join(map(repr, words))}")
     return words[word]
-
-
-def _device(run: Run) -> torch.device:
-    return next(run.model.parameters()).device
 
 
 def _stream(run: Run) -> Batch:

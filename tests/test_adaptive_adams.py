@@ -103,7 +103,7 @@ def test_a_start_at_low_noise_has_a_node_on_the_other_side_of_it():
 
 def test_orders_that_it_has_not_are_refused():
     for order in (0, 1, 7):
-        with pytest.raises(ValueError, match=f"order={order} must lie between 2 and 6"):
+        with pytest.raises(ValueError, match=f"order={order} must be an integer, 2 to 6"):
             AdaptiveAdams(order=order)
 
 

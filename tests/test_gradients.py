@@ -38,6 +38,7 @@ from scoresde import (
     Midpoint,
     PolarFrame,
     RecordedNoise,
+    ReverseDiffusion,
     SASolver,
     SeededNoise,
     Tsitouras,
@@ -115,7 +116,9 @@ def test_the_adjoint_has_the_order_of_the_solver(solver, order, denoise):
 
 @pytest.mark.parametrize("solver", [s for s in DETERMINISTIC if s in FIXED], ids=label)
 def test_every_deterministic_solver_has_an_adjoint(solver):
-    direct, adjoint = (gradients(way, solver, 80) for way in ("direct", "adjoint"))
+    # its discretisation of the kernel is a coarse one on the way up
+    steps = 640 if isinstance(solver, ReverseDiffusion) else 80
+    direct, adjoint = (gradients(way, solver, steps) for way in ("direct", "adjoint"))
     assert torch.equal(direct[0], adjoint[0])
     assert distance(adjoint, direct) < 0.1
 

@@ -45,6 +45,7 @@ ORDER = [
     "testing",
     "config",
     "run",
+    "measure",
     "report",
     "demo",
     "flags",

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import torch
 
-from scoresde import config, run
+from scoresde import config, measure, run
 from scoresde.demo import demo
 
 
@@ -73,7 +73,7 @@ def test_the_training_data_are_transformed_once(tmp_path, monkeypatch):
     monkeypatch.setattr(run.Run, "prior", lambda self: calls.append(1) or prior(self))
     run.draw(done, 6)
     assert len(calls) == 1
-    results = run.measure(done, done.held_out(6))
+    results = measure.measure(done, done.held_out(6))
     assert len(results) == 3
     assert len(calls) == 2
 
@@ -81,14 +81,14 @@ def test_the_training_data_are_transformed_once(tmp_path, monkeypatch):
 def test_the_trace_may_be_less_that_of_the_training_data(tmp_path):
     done = run.train_run(tiny("digits()"), tmp_path)
     done.config.likelihood.control_variate = True
-    trace = done.trace()
+    trace = measure.trace_of(done)
     assert str(trace).startswith("ControlVariate(trace=Flipped(trace=Hutchinson(n=4")
     x = done.transform.forward(done.data.train)
     assert torch.allclose(trace.gaussian.mean.float(), x.flatten(1).mean(0), atol=1e-5)
-    (record,) = run.measure(done, done.held_out(3))
+    (record,) = measure.measure(done, done.held_out(3))
     assert str(trace) in record.method
     del done.config.likelihood.control_variate  # as in a run of before there was one
-    assert str(done.trace()).startswith("Flipped(")
+    assert str(measure.trace_of(done)).startswith("Flipped(")
 
 
 def test_samples_that_are_no_images_are_no_pictures(tmp_path):
@@ -173,7 +173,7 @@ def test_results_come_back_to_host_memory(tmp_path):
     assert next(done.model.parameters()).is_cuda
     samples, _ = run.draw(done, 3)
     assert not samples.is_cuda
-    (result,) = run.measure(done, done.held_out(3))
+    (result,) = measure.measure(done, done.held_out(3))
     assert not any(v.is_cuda for v in vars(result).values() if isinstance(v, torch.Tensor))
 
 

@@ -93,7 +93,7 @@ def test_both_modes_and_their_costs(trace, mode):
     ("kind", "n"), [(HutchPP, 0), (HutchPP, 8), (HutchPP, 3.0), (XTrace, 0), (XTrace, 5)]
 )
 def test_numbers_of_products_that_cannot_be_are_refused(kind, n):
-    with pytest.raises(ValueError, match=f"n={n}: .*multiple of"):
+    with pytest.raises(ValueError, match=f"n={n} must be"):
         kind(n)
 
 

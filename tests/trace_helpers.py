@@ -8,9 +8,8 @@ import torch
 from solver_examples import normal, steps_of
 from torch import nn
 
-from scoresde import AdamsPC, Field, SeededNoise
-from scoresde.integrate import integrate
-from scoresde.likelihood import FlowJacobian
+from scoresde import AdamsPC, Field
+from scoresde.likelihood.jacobian import FlowJacobian, Route
 
 
 class Known:
@@ -39,12 +38,8 @@ class Mixing(nn.Module):
 
 def jacobian_of(model, x, steps=12, solver=None, mode=None):
     """Return the Jacobian of a model's flow from x (B, *)."""
-
-    def solve(field, start):
-        by = solver or AdamsPC()
-        return integrate(field, start, by, SeededNoise(0), encode=True, **steps_of(by, steps))
-
-    return FlowJacobian(Field(model), x, solve, mode)
+    by = solver or AdamsPC()
+    return FlowJacobian(Field(model), x, Route(by, **steps_of(by, steps)), mode)
 
 
 def matrix_of(jacobian):

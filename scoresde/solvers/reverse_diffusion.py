@@ -40,18 +40,25 @@ class ReverseDiffusion(TauSolver):
     strong_order = 1
 
     def init(self, field: Field, x: Tensor, level: Level) -> None:
+        self._require_data(field, level)
+
+    def step(
+        self, field: Field, x: Tensor, here: Level, there: Level, state: Any, noise: Noise
+    ) -> Step:
+        self._require_data(field, there)  # where an encoding may end
+        tau, a = self.amount(here), here.alpha / there.alpha
+        kept = a * there.sigma
+        square = (here.sigma - kept) * (here.sigma + kept)  # negative on the way to more noise
+        pull = -0.5 * (1.0 + tau * tau) * square / here.sigma
+        mean = field(x, here).combine(x=2.0 - a, eps=pull)
+        if not self.stochastic:
+            return Step(mean)
+        std = tau * forward_kernel(there, here).std
+        return Step(lincomb((1.0, mean), (std, self.draw(x, here, there, noise))))
+
+    def _require_data(self, field: Field, level: Level) -> None:
         if lacks_data(level):
             raise ValueError(
                 f"solver={self}: alpha is 0 at t={level.t} of {field.sde}, so the forward kernel "
                 f"forgets the state; choose a smaller T, or DDIM(eta=1)"
             )
-
-    def step(
-        self, field: Field, x: Tensor, here: Level, there: Level, state: Any, noise: Noise
-    ) -> Step:
-        tau, (a, s) = self.amount(here), forward_kernel(there, here)
-        pull = -0.5 * (1.0 + tau * tau) * s * s / here.sigma
-        mean = field(x, here).combine(x=2.0 - a, eps=pull)
-        if not self.stochastic:
-            return Step(mean)
-        return Step(lincomb((1.0, mean), (tau * s, self.draw(x, here, there, noise))))

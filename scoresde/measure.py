@@ -1,0 +1,74 @@
+"""Likelihoods of a run: of rows in memory, or of all its test data in parts that survive a kill."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import torch
+from torch import Tensor
+from tqdm.auto import tqdm
+
+from scoresde import config as configs
+from scoresde.analytic import Gaussian
+from scoresde.likelihood import (
+    Columns,
+    ControlVariate,
+    Evaluate,
+    LogLikelihood,
+    Trace,
+    fingerprint,
+    log_likelihood,
+    survey,
+)
+from scoresde.noise import SeededNoise
+from scoresde.run import Run
+
+
+def measure(run: Run, x: Tensor, seed: int = 0) -> list[LogLikelihood]:
+    """Return the log-likelihoods of x (B, *), in model space, a batch at a time, in host memory."""
+    evaluate, size = evaluator(run, seed), run.config.likelihood.batch_size
+    parts = tqdm(torch.arange(len(x)).split(size), desc="likelihood", leave=False)
+    return [evaluate(x[rows], rows) for rows in parts]
+
+
+def measure_all(run: Run, x: Tensor, folder: Path, seed: int = 0) -> Columns | None:
+    """Return a column for all that is known of each row of x (N, *), in model space.
+
+    The work is kept in a folder, gone on with where it was stopped, and shared with the other
+    processes of torchrun; None in one that finds others still at work (`survey`).
+    """
+    chosen = run.config.likelihood
+    settings = {
+        **{k: v for k, v in chosen.items() if k != "batch_size"},
+        "data": run.config.data,
+        "model": fingerprint(run.model),
+        "seed": seed,
+    }
+    size = chosen.batch_size
+    return survey(evaluator(run, seed), x, folder, batch_size=size, settings=settings)
+
+
+def evaluator(run: Run, seed: int = 0) -> Evaluate:
+    """Return what measures rows of a data set in model space, alike in every batch."""
+    prior, trace = run.prior(), trace_of(run)
+
+    def evaluate(x: Tensor, rows: Tensor) -> LogLikelihood:
+        return log_likelihood(
+            run.model,
+            x.to(run.device),
+            trace=trace,
+            transform=run.transform,
+            prior=prior,
+            noise=SeededNoise(seed, indices=rows),
+            **run.settings("likelihood"),
+        ).to("cpu")
+
+    return evaluate
+
+
+def trace_of(run: Run) -> Trace:
+    """Return the trace of a run's likelihoods, less that of its data's Gaussian if so set."""
+    trace = configs.build_at(run.config, "likelihood.trace", Trace)
+    if not run.config.likelihood.get("control_variate", False):  # runs of old have none
+        return trace
+    return ControlVariate(trace, Gaussian.fit(run.transform.forward(run.data.train).to(run.device)))
