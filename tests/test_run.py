@@ -1,6 +1,5 @@
 """Runs from a configuration: what is settled once, computed once, and refused before training."""
 
-import math
 import sys
 
 import numpy as np
@@ -9,6 +8,7 @@ import torch
 
 from scoresde import config, measure, run
 from scoresde.demo import demo
+from scoresde.grids import default_grid
 
 
 def tiny(data="moons(n=200)"):
@@ -58,7 +58,7 @@ def test_the_transform_is_of_the_data_that_were_trained_on(tmp_path):
 
 def test_a_run_is_sampled_on_the_default_grid_for_its_data_or_on_the_one_named(tmp_path):
     done, drawn = run.train_run(tiny("digits()"), tmp_path), []
-    for name in (None, "DensityGrid()", f"DensityGrid(mean={math.log(done.model.data_std) - 0.5})"):
+    for name in (None, "DensityGrid()", str(default_grid(done.model.data_std))):
         done.config.sample.grid = name
         drawn.append(run.draw(done, 20)[0])
     assert abs(done.model.data_std - 1.0) > 0.1
