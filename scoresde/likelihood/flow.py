@@ -24,7 +24,7 @@ from scoresde.likelihood.record import LogLikelihood, Transform
 from scoresde.likelihood.traces import Estimate, ExactTrace, Flipped, Hutchinson, Trace
 from scoresde.noise import Noise, SeededNoise
 from scoresde.sampling import check_data, check_model, place_cond, placement
-from scoresde.sde import Prior
+from scoresde.sde import Prior, forward_kernel
 from scoresde.solvers import AdamsPC, AdaptiveAdams, AdaptiveSolver, Solver
 
 
@@ -152,7 +152,9 @@ def _estimate(jacobian: FlowJacobian, trace: Trace, stderr: float | None, noise:
     total, variance = found.trace, found.stderr.square()
     count = torch.ones_like(total)
     for k in range(_ROUNDS):
-        rows = (variance.sqrt() / count > bound).nonzero().flatten()
+        # a few rounds at least: who stops at the first small estimate stops at those by chance
+        early = (count < _LEAST) & (variance > 0.0)
+        rows = (early | (variance.sqrt() / count > bound)).nonzero().flatten()
         if not len(rows):
             break
         some = jacobian.rows(rows)
@@ -170,19 +172,18 @@ def _estimate(jacobian: FlowJacobian, trace: Trace, stderr: float | None, noise:
     return Estimate(total / count, variance.sqrt() / count)
 
 
-def _mismatch(model: BaseDenoiser, prior: Prior, x: Tensor) -> float | None:
-    """Return a bound on KL(p_T || prior), for data of mean 0 and the model's deviation c.
+def _mismatch(model: BaseDenoiser, prior: Prior, x: Tensor) -> Tensor | None:
+    """Return KL(q(x_T | x) || prior) (B,), whose mean over the data bounds KL(p_T || prior).
 
-    A mixture's divergence is at most the mean of its components', which are N(alpha x0, sigma^2):
-    1/2 sum (sigma^2 + alpha^2 c^2 + mean^2) / std^2 - 1 - log(sigma^2 / std^2).
+    A mixture's divergence is at most the mean of its components', which are N(a x, s^2) here:
+    1/2 sum (s^2 + (a x - mean)^2) / std^2 - 1 - log(s^2 / std^2).
     """
-    if type(prior) is not Prior or not len(x):
+    if type(prior) is not Prior:
         return None
-    level, like = model.sde.level(model.sde.T), x[:1].double()
-    mean, std = (torch.as_tensor(v).to(like).expand_as(like) for v in (prior.mean, prior.std))
-    noise = (float(level.sigma) / std).square()
-    shift = ((float(level.alpha) * model.data_std) ** 2 + mean.square()) / std.square()
-    return 0.5 * float((noise - 1.0 - noise.log() + shift).sum())
+    a, s = forward_kernel(*(model.sde.level(t) for t in (model.sde.t_min, model.sde.T)))
+    mean, std = (torch.as_tensor(v).to(x).double() for v in (prior.mean, prior.std))
+    noise, shift = (float(s) / std).square(), ((float(a) * x.double() - mean) / std).square()
+    return 0.5 * (noise - 1.0 - noise.log() + shift).flatten(1).sum(1)
 
 
-_ROUNDS = 1000  # of estimates that a standard error is waited for
+_LEAST, _ROUNDS = 4, 1000  # of estimates that a standard error is waited for

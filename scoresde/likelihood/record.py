@@ -69,8 +69,8 @@ class LogLikelihood:
             draw tells nothing of it.
         error: the integrator's own estimate of its error in `nats` (B,): the sum of its steps'
             errors by size, which bounds it in most cases; None on a fixed grid.
-        mismatch: mean of log p_T - log prior over the data at most, in nats, from their moments;
-            None where the prior is no Gaussian.
+        mismatch: KL(q(x_T | x) || prior) in nats (B,), whose mean over the data bounds that of
+            log p_T - log prior; None where the prior is no Gaussian.
         nfe: network calls per sample (B,).
         products: products with the network's Jacobian per sample (B,).
         dim: dimensions D of a sample.
@@ -87,7 +87,7 @@ class LogLikelihood:
     nfe: Tensor
     dim: int
     error: Tensor | None = None
-    mismatch: float | None = None
+    mismatch: Tensor | None = None
     products: Tensor | None = None
     latent: Tensor | None = None
     log_det_data: float | Tensor = 0.0
@@ -119,6 +119,7 @@ class LogLikelihood:
             "bits_per_dim_stderr": self.bits_per_dim_stderr,
             **self.parts,
             "error": self.error,
+            "mismatch": self.mismatch,
             "nfe": self.nfe,
             "products": self.products,
         }
@@ -147,7 +148,7 @@ class LogLikelihood:
             scale = self.dim * math.log(2.0)
             lines.append(f"  integrator       {_rms(self.error / scale):.2g} {unit} each")
         if self.mismatch is not None:
-            share = self.mismatch / (self.dim * math.log(2.0))
+            share = float(self.mismatch.detach().mean()) / (self.dim * math.log(2.0))
             lines.append(f"  prior mismatch   at most {share:.2g} {unit} in the mean")
         means = {k: float(v.detach().double().mean()) for k, v in self.parts.items()}
         parts = ", ".join(f"{k} {v:.4f}" for k, v in means.items())
