@@ -5,14 +5,15 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
+import torch
 from torch import Tensor
 
 from scoresde.denoiser import Field
 from scoresde.noise import Noise
-from scoresde.sde import Level, forward_kernel
+from scoresde.sde import Kernel, Level, forward_kernel
 from scoresde.solvers.base import Step, lacks_data
 from scoresde.solvers.reverse import Tau, TauSolver
-from scoresde.tensors import lincomb
+from scoresde.tensors import Scalar, lincomb
 
 
 @dataclass(frozen=True)
@@ -46,15 +47,13 @@ class ReverseDiffusion(TauSolver):
         self, field: Field, x: Tensor, here: Level, there: Level, state: Any, noise: Noise
     ) -> Step:
         self._require_data(field, there)  # where an encoding may end
-        tau, a = self.amount(here), here.alpha / there.alpha
-        kept = a * there.sigma
-        square = (here.sigma - kept) * (here.sigma + kept)  # negative on the way to more noise
+        tau, down = self.amount(here), forward_kernel(there, here)
+        keep, square = _along(here, there, down)
         pull = -0.5 * (1.0 + tau * tau) * square / here.sigma
-        mean = field(x, here).combine(x=2.0 - a, eps=pull)
+        mean = field(x, here).combine(x=keep, eps=pull)
         if not self.stochastic:
             return Step(mean)
-        std = tau * forward_kernel(there, here).std
-        return Step(lincomb((1.0, mean), (std, self.draw(x, here, there, noise))))
+        return Step(lincomb((1.0, mean), (tau * down.std, self.draw(x, here, there, noise))))
 
     def _require_data(self, field: Field, level: Level) -> None:
         if lacks_data(level):
@@ -62,3 +61,16 @@ class ReverseDiffusion(TauSolver):
                 f"solver={self}: alpha is 0 at t={level.t} of {field.sde}, so the forward kernel "
                 f"forgets the state; choose a smaller T, or DDIM(eta=1)"
             )
+
+
+def _along(here: Level, there: Level, down: Kernel) -> tuple[Scalar, Scalar]:
+    """Return 1 + f dt and -g^2 dt of a step, by the forward kernel between its ends.
+
+    To less noise it is the kernel turned round; to more, where a flow may go too, the kernel.
+    """
+    up, less = forward_kernel(here, there), there.lam > here.lam
+    pairs = (2.0 - down.scale, up.scale), (down.std * down.std, -up.std * up.std)
+    if isinstance(less, Tensor):
+        keep, square = (torch.where(less, *map(torch.as_tensor, pair)) for pair in pairs)
+        return keep, square
+    return (pairs[0][0], pairs[1][0]) if less else (pairs[0][1], pairs[1][1])

@@ -67,7 +67,7 @@ def run(
             gradient=gradient,
         )  # fmt: skip
         return solution.x, int(solution.nfe.max())
-    grid = grid or default_grid(model.data_std)
+    grid = grid or default_grid(model.data_std, sampler.stochastic)
     levels = levels_of(model.sde, grid, steps or DEFAULT_STEPS, denoise, part=True)
     field = Field(model)
     with nullcontext() if gradient else torch.no_grad():
