@@ -21,7 +21,15 @@ from benchmarks.peers import densities
 from benchmarks.peers.odes import TOLERANCES, ladder
 from benchmarks.problems import DensityProblem, Family, density_problem
 from benchmarks.titles import title
-from scoresde import VPSDE, DormandPrince, ExactTrace, Solver, log_likelihood
+from scoresde import (
+    VPSDE,
+    AdamsPC,
+    AdaptiveAdams,
+    DormandPrince,
+    ExactTrace,
+    Solver,
+    log_likelihood,
+)
 
 TARGETS = (1e-3, 1e-4, 1e-5)
 SEEDS = (1, 2, 3)
@@ -54,7 +62,7 @@ def _likelihood(
     return found.nats, float(found.nfe.double().mean())
 
 
-def _default(problem: DensityProblem, steps: float) -> tuple[Tensor, float]:
+def _fixed(problem: DensityProblem, steps: float) -> tuple[Tensor, float]:
     return _likelihood(problem, steps=int(steps))
 
 
@@ -67,7 +75,8 @@ def _adaptive(
 _STEPS = (6, 8, 10, 12, 16, 20, 24, 28, 32, 40, 50, 64, 80, 100, 128, 160, 200, 256, 320, 400)
 
 OWN: dict[str, tuple[Solve, tuple[float, ...]]] = {
-    "default": (_default, _STEPS),
+    "default": (partial(_adaptive, AdaptiveAdams), TOLERANCES),
+    title(AdamsPC()): (_fixed, _STEPS),
     title(DormandPrince()): (partial(_adaptive, DormandPrince), TOLERANCES),
 }
 """Ours by name, the default first: how they are solved, and settings from coarse to fine."""

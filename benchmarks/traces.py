@@ -17,11 +17,17 @@ from benchmarks.problems import PROBLEMS, FlowProblem
 from scoresde import (
     VPSDE,
     AdamsPC,
+    AdaptiveAdams,
+    AdaptiveSolver,
     ExactTrace,
+    Flipped,
+    Hadamard,
     Hutchinson,
     PolarFrame,
     SeededNoise,
+    Solver,
     Trace,
+    XTrace,
     log_likelihood,
     solve,
 )
@@ -30,7 +36,7 @@ from scoresde.denoiser import Field
 PROBLEM_NAMES = ("64-D", "learned digits")
 PRODUCTS = (4, 8, 16, 32)
 SAMPLES = 8
-DRAWS = 64
+DRAWS = 32
 STEPS = 30
 PLAIN = "Rademacher"
 
@@ -78,8 +84,13 @@ KNOWN: dict[str, Callable[[Tensor], Tensor]] = {
 }
 """Probes whose variance is known, of the Jacobian's integral along the flow."""
 
-DRAWN: dict[str, Callable[[int], Trace]] = {"default": Hutchinson}
-"""Traces of `log_likelihood` by the products that they may take: what many draws come to."""
+DRAWN: dict[str, tuple[Callable[[int], Trace], Solver]] = {
+    "default": (lambda n: Flipped(Hutchinson(n)), AdaptiveAdams()),
+    "default on a grid": (lambda n: Flipped(Hutchinson(n)), AdamsPC()),
+    "orthogonal signs": (lambda n: Hutchinson(n, Hadamard()), AdamsPC()),
+    "XTrace": (XTrace, AdamsPC()),
+}
+"""Traces of `log_likelihood` by the products that they may take, and the solver that is asked."""
 
 
 def measure(name: str, products: Sequence[int] = PRODUCTS) -> list[Row]:
@@ -116,15 +127,15 @@ def integrated_jacobian(problem: FlowProblem, steps: int = 4 * STEPS) -> Tensor:
 def _drawn(problem: FlowProblem, products: Sequence[int]) -> Iterator[tuple[str, int, float]]:
     many = problem.end.repeat_interleave(DRAWS, 0)
 
-    def nats(x: Tensor, trace: Trace) -> Tensor:
-        # a fixed grid, so that all have the same error of integration
+    def nats(x: Tensor, trace: Trace, solver: Solver) -> Tensor:
+        steps = None if isinstance(solver, AdaptiveSolver) else STEPS
         found = log_likelihood(
-            problem.model, x, trace=trace, solver=AdamsPC(), steps=STEPS, noise=SeededNoise(0)
+            problem.model, x, trace=trace, solver=solver, steps=steps, noise=SeededNoise(0)
         )
         return found.nats
 
-    exact = nats(problem.end, ExactTrace()).repeat_interleave(DRAWS)
-    for name, trace in DRAWN.items():
+    for name, (trace, solver) in DRAWN.items():
+        exact = nats(problem.end, ExactTrace(), solver).repeat_interleave(DRAWS)
         for n in products:
-            error = nats(many, trace(n)) - exact
+            error = nats(many, trace(n), solver) - exact
             yield name, n, float(error.square().mean().sqrt())
