@@ -93,7 +93,7 @@ def likelihood(found: Likelihood, path: Path) -> None:
             calls = [found.calls(problem, (library, method), error) for error in errors]
             own = [name for owner, name in found.methods if owner == library]
             axes.plot(
-                calls, errors, "--" if own.index(method) else "-",
+                calls, errors, ("-", "--", ":")[own.index(method)],
                 color=COLOURS.get(library, INK), lw=2.0 if library == OURS else 1.2,
                 label=f"{library}, {method}",
             )  # fmt: skip
