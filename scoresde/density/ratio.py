@@ -13,7 +13,9 @@ from torch import Tensor
 from scoresde.analytic import Gaussian
 from scoresde.denoiser import BaseDenoiser
 from scoresde.grids import Grid
-from scoresde.likelihood import FlowJacobian, Trace, default_trace, flow_jacobian
+from scoresde.likelihood import Trace
+from scoresde.likelihood.flow import default_trace, flow_jacobian
+from scoresde.likelihood.jacobian import FlowJacobian
 from scoresde.noise import Noise, SeededNoise
 from scoresde.sde import Prior
 from scoresde.solvers import Solver
