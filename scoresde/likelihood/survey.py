@@ -134,11 +134,11 @@ def _numbers(model: nn.Module) -> Iterator[str]:
     for name, part in model.named_modules():
         if not isinstance(part, BaseDenoiser):
             continue
-        sde, own = part.sde, isinstance(part, Denoiser)
-        yield f"{name} {part.data_std!r} {part.predicts if own else ''}\n"
+        sde, own = part.sde, part if isinstance(part, Denoiser) else None
+        yield f"{name} {part.data_std!r} {own.predicts if own else ''}\n"
         for k in range(33):
             level = sde.level((1.0 - k / 32) * sde.t_min + k / 32 * sde.T)
-            fed = float(part.time_input(level)) if own else 0.0
+            fed = float(own.time_input(level)) if own else 0.0
             # rounded, as elementary functions differ in their last bits between machines
             yield " ".join(f"{v:.9e}" for v in (level.t, level.alpha, level.sigma, fed)) + "\n"
 
