@@ -41,6 +41,7 @@ def measure_all(run: Run, x: Tensor, folder: Path, seed: int = 0) -> Columns | N
     settings = {
         **{k: v for k, v in chosen.items() if k != "batch_size"},
         "data": run.config.data,
+        "data_seed": run.config.seed,  # of the noise that dequantises
         "model": fingerprint(run.model),
         "seed": seed,
     }

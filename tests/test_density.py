@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import math
 
 import pytest
@@ -11,7 +12,17 @@ from solver_examples import model_on, normal
 from torch import nn
 
 import scoresde as sd
-from scoresde import VESDE, VPSDE, DormandPrince, ExactTrace, Gaussian, GaussianMixture, Hutchinson
+from scoresde import (
+    VESDE,
+    VPSDE,
+    ControlVariate,
+    DormandPrince,
+    ExactTrace,
+    Gaussian,
+    GaussianMixture,
+    Hutchinson,
+    Prior,
+)
 from scoresde.density import (
     calibration,
     interpolate,
@@ -61,9 +72,11 @@ def test_interpolation_starts_and_ends_at_the_samples():
     assert torch.allclose(way[1], middle, atol=1e-6)
 
 
-def test_interpolation_needs_ends_of_one_shape():
+def test_interpolation_needs_ends_of_one_shape_and_shares():
     with pytest.raises(ValueError, match=r"b: shape \(3, 3\)"):
         interpolate(model_on(), normal(2, 3), normal(3, 3))
+    with pytest.raises(ValueError, match="shares: none"):
+        interpolate(model_on(), normal(2, 3), normal(2, 3), shares=())
 
 
 # ratios
@@ -114,6 +127,18 @@ def test_probes_that_are_shared_leave_only_the_difference_in_the_error():
     assert paired.nfe.unique().tolist() == [60]
 
 
+@pytest.mark.parametrize("shift", [0.0, 0.3])
+def test_a_gaussian_is_taken_off_both_models(shift):
+    data, other = (gaussian(1.0, 0.2, 0.05, mean=mean) for mean in (0.0, shift))
+    x, sde = normal(6, 3, dtype=torch.float64), VPSDE()
+    trace = ControlVariate(Hutchinson(2), gaussian(0.7, 0.3, 0.1))
+    models = data.denoiser(sde, 1.0), other.denoiser(sde, 1.0)
+    found = log_ratio(*models, x, trace=trace, steps=30, seed=0)
+    exact = log_ratio(*models, x, trace=ExactTrace(), steps=30)
+    assert float(found.stderr.max()) < 1e-12
+    assert torch.allclose(found.nats, exact.nats, atol=1e-10)
+
+
 class Labelled(sd.BaseDenoiser):
     """The exact denoiser of each component of a mixture, and of the whole where the label is -1."""
 
@@ -162,6 +187,12 @@ def test_mutual_information_of_a_mixture_and_its_labels():
     assert 0.0 < found.mean < math.log(2.0)
 
 
+def test_mutual_information_names_all_that_it_takes():
+    names, ratio = (inspect.signature(f).parameters for f in (mutual_information, log_ratio))
+    own = {"cond", "without", "model", "x"}
+    assert set(names) - own == set(ratio) - own - {"other", "other_cond"}
+
+
 def test_a_ratio_takes_a_seed_or_a_noise():
     with pytest.raises(ValueError, match="seed=0 and noise="):
         log_ratio(model_on(), model_on(), normal(2, 3), seed=0, noise=sd.SeededNoise(0))
@@ -206,15 +237,61 @@ def likelihoods(nats, latent):
 
 def test_novelty_counts_the_reference():
     reference = likelihoods(torch.arange(9.0), normal(9, 4))
-    found = novelty(likelihoods(torch.tensor([-1.0, 4.0, 9.0]), normal(3, 4)), reference)
+    found = novelty(likelihoods(torch.tensor([-1.0, 4.0, 99.0]), normal(3, 4)), reference, Prior())
     assert found.unlikely.tolist() == pytest.approx([0.1, 0.6, 1.0])
-    assert found.atypical.tolist() == pytest.approx([0.1, 1.0, 0.1])
+    # of -1 and 0..8 the median is 3.5, from which 8 is as far
+    assert found.atypical.tolist() == pytest.approx([0.2, 1.0, 0.1])
+
+
+@pytest.mark.parametrize("n", [1, 2, 3, 4, 7, 8])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_novelty_is_exact_for_a_sample_that_is_exchangeable_with_the_reference(n, dtype):
+    # each of n + 1 likelihoods is as likely to be the sample's: their p-values are all there are
+    ties = torch.arange(n + 1) // 2
+    for pool in (normal(n + 1, dtype=dtype), normal(n + 1, dtype=dtype).exp(), ties.to(dtype)):
+        values = {"unlikely": [], "atypical": []}
+        for k in range(n + 1):
+            rest = torch.cat([pool[:k], pool[k + 1 :]])
+            how = [likelihoods(nats, torch.zeros(len(nats), 2)) for nats in (pool[k : k + 1], rest)]
+            found = novelty(*how, Prior())
+            values = {key: [*v, float(getattr(found, key))] for key, v in values.items()}
+            distance = (pool - pool.quantile(0.5)).abs()
+            farther = int((distance >= distance[k] - 1e-6).sum())
+            assert float(found.atypical) == pytest.approx(farther / (n + 1))
+        for p in values.values():
+            for level in range(1, n + 2):
+                assert sum(v <= level / (n + 1) + 1e-9 for v in p) <= level
+
+
+def test_codes_are_held_against_the_prior_that_they_have():
+    reference = likelihoods(torch.arange(9.0), normal(9, 50))
+    codes, mean = normal(6, 50), normal(50, seed=1)
+    usual = novelty(likelihoods(torch.zeros(6), codes), reference, Prior())
+    moved = likelihoods(torch.zeros(6), mean + 80.0 * codes)
+    same = novelty(moved, reference, Prior(mean, 80.0))
+    assert torch.allclose(usual.code, same.code, rtol=1e-3)
+    assert float(novelty(moved, reference, Prior()).code.max()) < 1e-9
+
+
+@pytest.mark.parametrize("wrong", [math.nan, math.inf])
+def test_novelty_refuses_likelihoods_that_are_not_finite(wrong):
+    some, bad = (likelihoods(torch.tensor([0.0, v]), normal(2, 3)) for v in (1.0, wrong))
+    with pytest.raises(ValueError, match="found: has nats"):
+        novelty(bad, some, Prior())
+    with pytest.raises(ValueError, match="reference: has nats"):
+        novelty(some, bad, Prior())
+
+
+def test_novelty_refuses_a_prior_that_is_no_gaussian():
+    some = likelihoods(torch.zeros(2), normal(2, 3))
+    with pytest.raises(ValueError, match="no Gaussian"):
+        novelty(some, some, Marginal(gaussian(1.0, 1.0, 1.0), VPSDE().level(1.0)))
 
 
 def test_codes_of_the_prior_are_usual_and_short_or_long_ones_are_not():
     reference = likelihoods(torch.arange(9.0), normal(9, 100))
     codes = torch.cat([normal(500, 100), 0.5 * normal(3, 100), 2.0 * normal(3, 100)])
-    found = novelty(likelihoods(torch.zeros(506), codes), reference)
+    found = novelty(likelihoods(torch.zeros(506), codes), reference, Prior())
     usual = found.code[:500].sort().values
     steps = torch.arange(1, 501) / 500
     assert float((usual - steps).abs().max()) < 2.6 / math.sqrt(500)  # Kolmogorov, 1e-6
@@ -224,7 +301,7 @@ def test_codes_of_the_prior_are_usual_and_short_or_long_ones_are_not():
 def test_novelty_needs_a_reference_of_its_dimension():
     some = likelihoods(torch.zeros(2), normal(2, 3))
     with pytest.raises(ValueError, match="reference: 2 samples of 4 dimensions"):
-        novelty(some, likelihoods(torch.zeros(2), normal(2, 4)))
+        novelty(some, likelihoods(torch.zeros(2), normal(2, 4)), Prior())
 
 
 # calibration
@@ -255,6 +332,17 @@ def test_ranks_count_the_draws_below():
     assert ranks(torch.ones(4, 1), torch.ones(1)).tolist() == [2]
     with pytest.raises(ValueError, match="samples: shape"):
         ranks(samples, torch.zeros(2))
+
+
+def test_what_has_no_rank_is_refused():
+    samples, truth = normal(9, 20), normal(20)
+    bad = torch.full((1,), math.nan)
+    with pytest.raises(ValueError, match="samples: has NaN"):
+        ranks(torch.cat([samples[:, 1:], bad.expand(9, 1)], 1), truth)
+    with pytest.raises(ValueError, match="truth: has NaN"):
+        calibration(samples, torch.cat([truth[1:], bad]))
+    with pytest.raises(ValueError, match=r"truth: shape \(0,\) has no values"):
+        calibration(samples[:, :0], truth[:0], bins=2)
 
 
 def test_bins_divide_the_ranks():

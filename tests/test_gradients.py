@@ -49,7 +49,7 @@ from scoresde.interop.scipy import SciPySolver
 WAYS = get_args(Gradient)
 
 
-class Mixing(nn.Module):
+class Shifted(nn.Module):
     """A network whose coordinates depend on one another, with a parameter, a buffer and a shift."""
 
     def __init__(self):
@@ -65,7 +65,7 @@ class Mixing(nn.Module):
 
 def gradients(gradient: Gradient, solver, steps=None, sde=None, **how) -> list[Tensor]:
     """Return the end of a solve, and the gradients of a function of it with respect to all."""
-    model = Denoiser(Mixing(), sde or VPSDE(), "v")
+    model = Denoiser(Shifted(), sde or VPSDE(), "v")
     x, shift = (normal(3, 2, seed=k, dtype=torch.float64).requires_grad_() for k in (0, 1))
     gain = torch.tensor(0.8, dtype=torch.float64, requires_grad=True)
     cond = {"shift": shift.sin(), "gain": gain}
@@ -174,7 +174,7 @@ FINE = (
 
 @pytest.mark.parametrize(("way", "solver", "steps"), FINE, ids=label)
 def test_gradients_are_those_of_finite_differences(way, solver, steps):
-    model = Denoiser(Mixing(), VPSDE(), "v")
+    model = Denoiser(Shifted(), VPSDE(), "v")
 
     def end(x, shift):
         how = {"steps": steps, "seed": 0, "gradient": way}
@@ -198,7 +198,7 @@ def test_the_gradient_of_a_log_likelihood_is_the_score(way):
 @pytest.mark.parametrize("trace", [sd.ExactTrace(), sd.Hutchinson(2)], ids=["exact", "hutchinson"])
 def test_gradients_of_a_likelihood_agree(trace):
     def found(way):
-        model = Denoiser(Mixing(), VPSDE(), "v")
+        model = Denoiser(Shifted(), VPSDE(), "v")
         x, shift = (normal(3, 2, seed=k, dtype=torch.float64).requires_grad_() for k in (0, 1))
         logp = sd.log_likelihood(
             model, x, trace=trace, solver=RK4(), steps=24, seed=0, cond={"shift": shift},

@@ -8,7 +8,7 @@ import pytest
 import torch
 from conftest import generator
 from solver_examples import normal
-from test_gradients import Mixing
+from test_gradients import Shifted
 from test_losses import C, exact
 from torch import Tensor, nn
 from training_helpers import QUIET, Gain
@@ -50,7 +50,7 @@ class EverySign(Trace):
 
 def test_a_probe_leaves_the_gradient_unbiased():
     def gradient(trace):
-        net, cond = Mixing(), {"shift": torch.zeros(2, dtype=torch.float64)}
+        net, cond = Shifted(), {"shift": torch.zeros(2, dtype=torch.float64)}
         objective = MaximumLikelihood(trace, steps=6)
         loss = objective(Denoiser(net, VPSDE(), "v"), normal(5, 2).double(), generator(0), cond)
         return torch.autograd.grad(loss, (net.weight, net.bias))

@@ -106,6 +106,13 @@ def test_reference_describes_every_public_name(module):
     assert found == set(sys.modules[f"scoresde{module}"].__all__)
 
 
+@pytest.mark.parametrize("module", ["likelihood", "density"])
+def test_reference_describes_what_a_module_adds_to_the_public_names(module):
+    described = "".join(page.read_text() for page in ROOT.glob("docs/reference/*.md"))
+    found = set(re.findall(rf"^::: scoresde\.{module}\.(\w+)$", described, re.MULTILINE))
+    assert found == set(getattr(scoresde, module).__all__) - set(scoresde.__all__)
+
+
 def test_promises_name_tests_that_exist():
     holders = " ".join(row["Held by"] for row in table("design.md", "Promise"))
     named = set(re.findall(r"test_\w+\.py", holders))

@@ -91,6 +91,15 @@ def test_the_trace_may_be_less_that_of_the_training_data(tmp_path):
     assert str(measure.trace_of(done)).startswith("Flipped(")
 
 
+def test_data_that_are_dequantised_otherwise_are_measured_anew(tmp_path):
+    done = run.train_run(tiny("digits()"), tmp_path)
+    folder = tmp_path / "likelihood"
+    first = measure.measure_all(done, done.held_out(3), folder)
+    done.config.seed += 1
+    second = measure.measure_all(done, done.held_out(3), folder)
+    assert not np.array_equal(first["nats"], second["nats"])
+
+
 def test_samples_that_are_no_images_are_no_pictures(tmp_path):
     settings = tiny()
     settings.train.tensorboard, settings.train.sample_every = True, 2

@@ -6,18 +6,22 @@ import math
 import os
 import subprocess
 import sys
+from functools import cache
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 from solver_examples import model_on, normal
+from torch import nn
 
 import scoresde as sd
-from scoresde import Hutchinson, SeededNoise
+from scoresde import VPSDE, Hutchinson, SeededNoise
+from scoresde.denoiser import feed_999t
 from scoresde.likelihood import Share, fingerprint, save_columns, summary, survey
 
 X = normal(11, 3)
+NET = model_on().net
 SETTINGS = {"trace": "Hutchinson(2)", "seed": 0}
 
 
@@ -110,6 +114,25 @@ def test_damaged_parts_are_measured_again(tmp_path):
         assert np.array_equal(columns["nats"], whole().nats.numpy())
 
 
+def test_any_bit_that_flips_is_found(tmp_path):
+    columns = run(tmp_path, batch_size=11)
+    (part,) = tmp_path.rglob("rows-*.npz")
+    stored = part.read_bytes()
+    bits = np.random.default_rng(0).choice(8 * len(stored), 400, replace=False)
+    for bit in bits.tolist():
+        damaged = bytearray(stored)
+        damaged[bit // 8] ^= 1 << bit % 8
+        part.write_bytes(damaged)
+        with pytest.warns(UserWarning, match="damaged"):
+            again = run(tmp_path, batch_size=11, evaluate=lambda x, rows: whole_once())
+        assert all(np.array_equal(again[k], v) for k, v in columns.items())
+
+
+@cache
+def whole_once():
+    return whole()
+
+
 SCRIPT = """
 import sys; sys.path.insert(0, {tests!r})
 from pathlib import Path
@@ -168,6 +191,35 @@ def test_a_fingerprint_tells_models_apart():
     with torch.no_grad():
         b.net.scale += 1e-6
     assert fingerprint(a) != fingerprint(b)
+
+
+@pytest.mark.parametrize(
+    "other",
+    [
+        sd.Denoiser(NET, VPSDE(t_min=1e-5), "v"),
+        sd.Denoiser(NET, VPSDE(beta_max=5.0), "v"),
+        sd.Denoiser(NET, sd.CosineVPSDE(), "v"),
+        sd.Denoiser(NET, VPSDE(), "x0"),
+        sd.Denoiser(NET, VPSDE(), "v", data_std=0.3),
+        sd.Denoiser(NET, VPSDE(), "v", time_input=feed_999t),
+        nn.Sequential(sd.Denoiser(NET, VPSDE(), "x0")),
+    ],
+)
+def test_a_fingerprint_tells_what_surrounds_a_network(other):
+    assert fingerprint(sd.Denoiser(NET, VPSDE(), "v")) != fingerprint(other)
+
+
+def test_a_fingerprint_of_functions_is_that_of_their_values():
+    def custom(power):
+        return sd.GaussianSDE(lambda t: 1.0 - 0.9 * t**power, lambda t: 0.01 + t)
+
+    one, same, other = (fingerprint(sd.Denoiser(NET, custom(p), "v")) for p in (1, 1, 2))
+    assert one == same != other
+
+
+def test_a_survey_of_nothing_is_refused(tmp_path):
+    with pytest.raises(ValueError, match="x: has no rows"):
+        run(tmp_path, x=X[:0])
 
 
 @pytest.mark.parametrize(("rank", "world"), [(1, 1), (-1, 2), (0, 0)])

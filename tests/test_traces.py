@@ -10,7 +10,7 @@ import pytest
 import torch
 from conftest import spread
 from solver_examples import label, model_on, normal
-from torch import nn
+from trace_helpers import Mixing
 
 import scoresde as sd
 from scoresde import (
@@ -68,17 +68,6 @@ def test_all_rademacher_probes_average_to_the_exact_trace(d):
     expected = sd.log_likelihood(model, x, trace=ExactTrace(), **how)
     assert torch.allclose(found.parts["log_det"], expected.parts["log_det"], rtol=0, atol=1e-10)
     assert torch.allclose(found.latent, expected.latent, rtol=0, atol=1e-12)
-
-
-class Mixing(nn.Module):
-    """A network whose Jacobian is full and not symmetric."""
-
-    def __init__(self, d):
-        super().__init__()
-        self.matrix = nn.Parameter(normal(d, d, seed=3, dtype=torch.float64))
-
-    def forward(self, x, t):
-        return (x @ self.matrix).tanh() + t[:, None] * x.sin()
 
 
 @pytest.mark.parametrize("trace", [Signs(), Hermite()], ids=["rademacher", "gaussian"])

@@ -33,13 +33,18 @@ def ranks(samples: Tensor, truth: Tensor) -> Tensor:
     ends, too large a spread in the middle.
 
     Raises:
-        ValueError: shapes that do not fit.
+        ValueError: shapes that do not fit; no truths; NaN among draws or truths.
     """
     if samples.shape[1:] != truth.shape or not len(samples):
         raise ValueError(
             f"samples: shape {tuple(samples.shape)} for a truth of {tuple(truth.shape)}; need "
             f"(L, *) of it"
         )
+    if not truth.numel():
+        raise ValueError(f"truth: shape {tuple(truth.shape)} has no values to rank")
+    for name, values in {"samples": samples, "truth": truth}.items():
+        if values.isnan().any():
+            raise ValueError(f"{name}: has NaN in it, which has no rank; leave such posteriors out")
     return (samples < truth).sum(0) + (samples == truth).sum(0) // 2
 
 
@@ -54,7 +59,7 @@ def calibration(samples: Tensor, truth: Tensor, bins: int | None = None) -> Cali
         bins: of the test, a divisor of L + 1; by default the largest that leaves ten ranks a bin.
 
     Raises:
-        ValueError: shapes that do not fit; bins that do not divide L + 1; fewer than two.
+        ValueError: as `ranks`; bins that do not divide L + 1; fewer than two.
     """
     found, total = ranks(samples, truth), len(samples) + 1
     divisors = [k for k in range(2, total + 1) if total % k == 0]

@@ -41,10 +41,12 @@ def interpolate(
         solver, grid, steps, cond, progress: as in `scoresde.encode`.
 
     Raises:
-        ValueError: shapes that differ; as `scoresde.encode`.
+        ValueError: shapes that differ; no shares; as `scoresde.encode`.
     """
     if a.shape != b.shape:
         raise ValueError(f"b: shape {tuple(b.shape)}, where a has {tuple(a.shape)}")
+    if not shares:
+        raise ValueError("shares: none given; one at least")
     how: dict[str, Any] = {
         "solver": solver, "grid": grid, "steps": steps, "cond": cond, "progress": progress
     }  # fmt: skip

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from scoresde.denoiser import BaseDenoiser, Field
-from scoresde.likelihood import find_mode, products
+from scoresde.likelihood.products import find_mode, products
 from scoresde.sampling import check_data, check_model, place_cond, placement
 
 

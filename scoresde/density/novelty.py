@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
 from scoresde.likelihood import LogLikelihood
+from scoresde.sde import Prior
 
 
 @dataclass(frozen=True)
@@ -18,10 +20,10 @@ class Novelty:
         unlikely: share of the reference whose likelihood is as low (B,). Likelihoods alone
             mislead: a flat image may have a higher one than any photograph (Nalisnick et al. 2019,
             arXiv:1810.09136).
-        atypical: share of the reference whose likelihood is as far from the median, on either side
-            (B,): after the typicality of Nalisnick et al. 2019, arXiv:1906.02994.
-        code: two-sided p-value of the code's squared length under the prior, a chi-square of D
-            degrees of freedom (B,).
+        atypical: share of the reference whose likelihood is as far from the median of both, on
+            either side (B,): after the typicality of Nalisnick et al. 2019, arXiv:1906.02994.
+        code: two-sided p-value of the code's squared length about the prior's mean, in deviations
+            of it, under the prior: a chi-square of D degrees of freedom (B,).
     """
 
     unlikely: Tensor
@@ -29,19 +31,21 @@ class Novelty:
     code: Tensor
 
 
-def novelty(found: LogLikelihood, reference: LogLikelihood, prior_std: float = 1.0) -> Novelty:
+def novelty(found: LogLikelihood, reference: LogLikelihood, prior: Prior) -> Novelty:
     """Return how unlike samples are to a reference, from the likelihoods of both.
 
-    The p-values are exact for one sample that is exchangeable with the reference: they count it
-    among the reference, and none is below 1 / (n + 1).
+    Those of likelihoods are exact, P(p <= a) <= a, for one sample that is exchangeable with the
+    reference: it is counted among the n, for the median too, and none is below 1 / (n + 1). That
+    of the code is exact where codes of the data have the law of the prior.
 
     Args:
         found: likelihoods of the samples in question.
         reference: likelihoods of samples of the data, held out from training.
-        prior_std: deviation of the latent codes.
+        prior: the density at T that the likelihoods were measured with.
 
     Raises:
-        ValueError: no reference, or one of another dimension; records without a code.
+        ValueError: no reference, or one of another dimension; records without a code; likelihoods
+            that are not finite; a prior that is no Gaussian.
     """
     if not len(reference.nats) or reference.dim != found.dim:
         raise ValueError(
@@ -50,19 +54,37 @@ def novelty(found: LogLikelihood, reference: LogLikelihood, prior_std: float = 1
         )
     if found.latent is None:
         raise ValueError("found: a bound has no latent code; give exact likelihoods")
-    nats, usual = found.nats.double(), reference.nats.double()
-    middle = usual.median()
-    squares = (found.latent.double() / prior_std).square().flatten(1).sum(1)
-    below = torch.special.gammainc(torch.full_like(squares, 0.5 * found.dim), 0.5 * squares)
+    if type(prior) is not Prior:
+        raise ValueError(f"prior: {prior} is no Gaussian, under which codes' lengths are known")
+    for name, record in {"found": found, "reference": reference}.items():
+        if not record.nats.isfinite().all():
+            raise ValueError(f"{name}: has nats that are not finite; leave such samples out")
+    nats, usual = found.nats.double(), reference.nats.double().sort().values
+    total = len(usual) + 1.0
+    latent = found.latent.double()
+    mean, std = (torch.as_tensor(v).to(latent) for v in (prior.mean, prior.std))
+    squares = ((latent - mean) / std).square().flatten(1).sum(1)
+    tails = torch.full_like(squares, 0.5 * found.dim), 0.5 * squares
+    below, above = torch.special.gammainc(*tails), torch.special.gammaincc(*tails)
     return Novelty(
-        unlikely=_share(-nats, -usual),
-        atypical=_share((nats - middle).abs(), (usual - middle).abs()),
-        code=2.0 * torch.minimum(below, 1.0 - below),
+        unlikely=(torch.searchsorted(usual, nats, right=True) + 1.0) / total,
+        atypical=(total - _nearer(nats, usual)) / total,
+        code=2.0 * torch.minimum(below, above),
     )
 
 
-def _share(values: Tensor, reference: Tensor) -> Tensor:
-    """Return the share of the reference, and the value itself, that is as large as each value."""
-    reference = reference.sort().values
-    larger = len(reference) - torch.searchsorted(reference, values)
-    return (larger + 1.0) / (len(reference) + 1.0)
+def _nearer(values: Tensor, reference: Tensor) -> Tensor:
+    """Return how many of a sorted reference are nearer to the median of both than each value."""
+    n = len(reference)
+    low, high = (_pooled(values, reference, k) for k in (n // 2, (n + 1) // 2))
+    # each value's mirror image in the median; one of the middle pair has exactly the other
+    image = torch.where(values <= low, high + (low - values), low - (values - high))
+    first = torch.searchsorted(reference, torch.minimum(values, image), right=True)
+    return (torch.searchsorted(reference, torch.maximum(values, image)) - first).clamp(min=0)
+
+
+def _pooled(values: Tensor, reference: Tensor, k: int) -> Tensor:
+    """Return the k-th smallest, from 0, of a sorted reference and each of the values."""
+    ends = reference.new_tensor([math.inf])
+    padded = torch.cat([-ends, reference, ends])
+    return values.clamp(padded[k], padded[k + 1])

@@ -13,7 +13,9 @@ from torch import Tensor
 from scoresde.analytic import Gaussian
 from scoresde.denoiser import BaseDenoiser
 from scoresde.grids import Grid
-from scoresde.likelihood import FlowJacobian, Trace, default_trace, flow_jacobian
+from scoresde.likelihood import Trace
+from scoresde.likelihood.flow import default_trace, flow_jacobian
+from scoresde.likelihood.jacobian import FlowJacobian
 from scoresde.noise import Noise, SeededNoise
 from scoresde.sde import Prior
 from scoresde.solvers import Solver
@@ -96,7 +98,15 @@ def mutual_information(
     x: Tensor,
     cond: Mapping[str, Any],
     without: Mapping[str, Any] | None = None,
-    **how: Any,
+    *,
+    trace: Trace | None = None,
+    prior: Prior | None = None,
+    other_prior: Prior | None = None,
+    solver: Solver | None = None,
+    grid: Grid | None = None,
+    steps: int | None = None,
+    noise: Noise | None = None,
+    seed: int | None = None,
 ) -> LogRatio:
     """Return log p(x | c) - log p(x) of pairs (x, c) of data; its mean is I(x; c), in nats.
 
@@ -106,12 +116,16 @@ def mutual_information(
         x: data in model space (B, *).
         cond: the condition of each.
         without: the condition that stands for none.
-        how: as in `log_ratio`.
+        prior, other_prior: densities at T with the condition and without.
+        trace, solver, grid, steps, noise, seed: as in `log_ratio`.
 
     Raises:
         ValueError, SolveError: as `log_ratio`.
     """
-    return log_ratio(model, model, x, cond=cond, other_cond=without, **how)
+    return log_ratio(
+        model, model, x, cond=cond, other_cond=without, trace=trace, prior=prior,
+        other_prior=other_prior, solver=solver, grid=grid, steps=steps, noise=noise, seed=seed,
+    )  # fmt: skip
 
 
 class _Difference:
@@ -134,5 +148,5 @@ class _Difference:
         return _Difference(self.one.flipped(), self.other.flipped())
 
     def less(self, gaussian: Gaussian) -> tuple[_Difference, float]:
-        rest, known = self.one.less(gaussian)
-        return _Difference(rest, self.other), known
+        (one, known), (other, other_known) = (m.less(gaussian) for m in (self.one, self.other))
+        return _Difference(one, other), known - other_known

@@ -16,10 +16,9 @@ from scoresde.likelihood.dequantise import (
 )
 from scoresde.likelihood.discrete import Discrete
 from scoresde.likelihood.elbo import elbo
-from scoresde.likelihood.flow import default_trace, flow_jacobian, log_likelihood
-from scoresde.likelihood.jacobian import FlowJacobian, Jacobian
+from scoresde.likelihood.flow import log_likelihood
+from scoresde.likelihood.jacobian import Jacobian
 from scoresde.likelihood.probes import Hadamard, Probes, Rademacher, Sphere, UnitNormal
-from scoresde.likelihood.products import find_mode, products
 from scoresde.likelihood.record import Density, LogLikelihood, Transform
 from scoresde.likelihood.sketches import HutchPP, XTrace
 from scoresde.likelihood.survey import (
@@ -54,7 +53,6 @@ __all__ = [
     "ExactTrace",
     "Flipped",
     "FlowDequantiser",
-    "FlowJacobian",
     "GaussianDecoder",
     "Hadamard",
     "HutchPP",
@@ -70,15 +68,11 @@ __all__ = [
     "UniformDequantiser",
     "UnitNormal",
     "XTrace",
-    "default_trace",
     "dequantiser_loss",
     "elbo",
-    "find_mode",
     "fingerprint",
     "fit_dequantiser",
-    "flow_jacobian",
     "log_likelihood",
-    "products",
     "save_columns",
     "summary",
     "survey",

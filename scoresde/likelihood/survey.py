@@ -12,8 +12,7 @@ import json
 import math
 import os
 import warnings
-import zipfile
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -24,6 +23,7 @@ from torch import Tensor, nn
 from tqdm.auto import tqdm
 
 from scoresde import atomic
+from scoresde.denoiser import BaseDenoiser, Denoiser
 from scoresde.likelihood.record import LogLikelihood
 
 Evaluate = Callable[[Tensor, Tensor], LogLikelihood]
@@ -88,10 +88,12 @@ def survey(
         The columns of all rows, in their order; None in a process that finds others still at work.
 
     Raises:
-        ValueError: a batch size below 1.
+        ValueError: a batch size below 1; no rows.
     """
     if batch_size < 1:
         raise ValueError(f"batch_size={batch_size}: at least 1")
+    if not len(x):
+        raise ValueError("x: has no rows to measure")
     share = share or Share.of_environment()
     parts = folder / _digest(json.dumps(settings, sort_keys=True).encode())
     parts.mkdir(parents=True, exist_ok=True)
@@ -104,18 +106,41 @@ def survey(
     with tqdm(total=sum(map(len, todo)), desc="likelihood", disable=hidden, leave=False) as bar:
         for rows in todo:
             columns = {"index": rows.numpy(), **evaluate(x[rows], rows).numpy()}
-            _write(parts / f"rows-{rows[0]:09d}-{rows[-1]:09d}.npz", columns)
+            packed = _packed(columns)
+            name = f"rows-{rows[0]:09d}-{rows[-1]:09d}.npz"
+            atomic.replace(parts / name, packed + hashlib.sha256(packed).digest())
             bar.update(len(rows))
     return _whole(_read(parts), len(x))
 
 
 def fingerprint(model: nn.Module) -> str:
-    """Return a digest of a model's parameters and buffers, which tells it from others."""
+    """Return a digest of a model, which tells it from others.
+
+    It is of the parameters and buffers; of a denoiser also of the process, by its levels at some
+    times, of what is predicted, of the deviation of the data and of the time that is fed. What
+    else a module computes with is not seen, nor its code.
+    """
     digest = hashlib.sha256()
+    for line in _numbers(model):
+        digest.update(line.encode())
     for name, value in sorted(model.state_dict().items()):
         digest.update(f"{name} {value.dtype} {tuple(value.shape)}".encode())
         digest.update(value.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy())
     return digest.hexdigest()[:16]
+
+
+def _numbers(model: nn.Module) -> Iterator[str]:
+    """Yield a line for all that denoisers know besides their tensors; functions by their values."""
+    for name, part in model.named_modules():
+        if not isinstance(part, BaseDenoiser):
+            continue
+        sde, own = part.sde, part if isinstance(part, Denoiser) else None
+        yield f"{name} {part.data_std!r} {own.predicts if own else ''}\n"
+        for k in range(33):
+            level = sde.level((1.0 - k / 32) * sde.t_min + k / 32 * sde.T)
+            fed = float(own.time_input(level)) if own else 0.0
+            # rounded, as elementary functions differ in their last bits between machines
+            yield " ".join(f"{v:.9e}" for v in (level.t, level.alpha, level.sigma, fed)) + "\n"
 
 
 def summary(columns: Columns) -> dict[str, float | None]:
@@ -143,7 +168,7 @@ def save_columns(path: Path, columns: Columns) -> None:
         ImportError: Parquet without pyarrow, with what to install.
     """
     if path.suffix != ".parquet":
-        return _write(path, columns)
+        return atomic.replace(path, _packed(columns))
     try:
         import pyarrow
         import pyarrow.parquet
@@ -155,22 +180,34 @@ def save_columns(path: Path, columns: Columns) -> None:
     return None
 
 
-def _write(path: Path, columns: Columns) -> None:
+def _packed(columns: Columns) -> bytes:
     sink = io.BytesIO()
     np.savez(sink, allow_pickle=False, **columns)
-    atomic.replace(path, sink.getvalue())
+    return sink.getvalue()
 
 
 def _read(parts: Path) -> Columns:
     """Return the columns of all parts together, those of damaged files left out."""
     loaded: list[Columns] = []
     for path in sorted(parts.glob("rows-*.npz")):
-        try:
-            with open(path, "rb") as handle, np.load(handle) as file:  # checks sums
-                loaded.append({k: file[k] for k in file.files})
-        except (OSError, ValueError, EOFError, zipfile.BadZipFile) as error:
-            warnings.warn(f"{path} is damaged and measured anew: {error}", stacklevel=3)
+        packed = _intact(path)
+        if packed is None:
+            warnings.warn(f"{path} is damaged and measured anew", stacklevel=3)
+            continue
+        with np.load(io.BytesIO(packed)) as file:
+            loaded.append({k: file[k] for k in file.files})
     return {k: np.concatenate([part[k] for part in loaded]) for k in _names(loaded)}
+
+
+def _intact(path: Path) -> bytes | None:
+    """Return what was written to a part, or None where anything of it has changed."""
+    try:
+        stored = path.read_bytes()
+    except OSError:
+        return None
+    # a digest of all bytes: archives check fewer, and fail in many ways
+    packed, digest = stored[:-32], stored[-32:]
+    return packed if hashlib.sha256(packed).digest() == digest else None
 
 
 def _names(loaded: Iterable[Columns]) -> list[str]:
