@@ -12,7 +12,8 @@ import torch
 from torch import Tensor
 
 from scoresde.denoiser import BaseDenoiser, Field, Prediction
-from scoresde.likelihood.draws import importance_bound, log_normal, require_draws, with_parts
+from scoresde.errors import require_integer
+from scoresde.likelihood.draws import importance_bound, log_normal, with_parts
 from scoresde.likelihood.record import Density, LogLikelihood, Transform
 from scoresde.noise import Noise
 from scoresde.sampling import check_data, place_cond, placement
@@ -119,7 +120,7 @@ class Decoded:
     cond: Mapping[str, Any] | None = None
 
     def __post_init__(self) -> None:
-        require_draws(self.k)
+        require_integer(self.k, "k", 1)
 
     def __call__(self, x: Tensor, *, noise: Noise) -> LogLikelihood:
         """Return lower bounds of the log-densities of x (B, *), or of its bins' probabilities.

@@ -8,8 +8,9 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from scoresde.errors import require_integer
 from scoresde.likelihood.dequantise import Dequantiser, UniformDequantiser
-from scoresde.likelihood.draws import importance_bound, require_draws, with_parts
+from scoresde.likelihood.draws import importance_bound, with_parts
 from scoresde.likelihood.record import Density, LogLikelihood, Transform
 from scoresde.noise import Noise
 
@@ -44,7 +45,7 @@ class Discrete:
     k: int = 1
 
     def __post_init__(self) -> None:
-        require_draws(self.k)
+        require_integer(self.k, "k", 1)
         if self.transform.levels is None:
             raise ValueError(
                 f"transform={self.transform}: continuous data have a density and no probability; "

@@ -75,9 +75,3 @@ def log_normal(z: Tensor, std: float) -> Tensor:
     """Return the log-density of N(m, std^2) at m + std z, for z (B, *), as (B,) in float64."""
     each = -0.5 * z.double().square() - math.log(std) - 0.5 * math.log(2.0 * math.pi)
     return each.flatten(1).sum(1)
-
-
-def require_draws(k: int) -> None:
-    """Raise ValueError unless k is a number of draws."""
-    if not (isinstance(k, int) and k >= 1):
-        raise ValueError(f"k={k}: the number of draws is an integer, and at least 1")

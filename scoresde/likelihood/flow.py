@@ -22,8 +22,8 @@ from scoresde.grids import Grid
 from scoresde.likelihood.jacobian import FlowJacobian, Route
 from scoresde.likelihood.record import LogLikelihood, Transform
 from scoresde.likelihood.traces import Estimate, ExactTrace, Flipped, Hutchinson, Trace
-from scoresde.noise import Noise, SeededNoise
-from scoresde.sampling import check_data, check_model, place_cond, placement
+from scoresde.noise import Noise
+from scoresde.sampling import check_data, check_model, noise_of, place_cond, placement
 from scoresde.sde import Prior, forward_kernel
 from scoresde.solvers import AdamsPC, AdaptiveAdams, AdaptiveSolver, Solver
 
@@ -72,9 +72,7 @@ def log_likelihood(
             `stderr` that is not positive, or asked of a trace that knows none.
         SolveError: as `scoresde.sample`.
     """
-    if noise is not None and seed is not None:
-        raise ValueError(f"seed={seed} and noise={noise}: give one of them")
-    noise = noise or SeededNoise(seed)
+    noise = noise_of(noise, seed)
     # the divergence takes gradients, which inference mode has none of
     with torch.inference_mode(False), nullcontext() if gradient else torch.no_grad():
         jacobian = flow_jacobian(
