@@ -6,7 +6,7 @@ import math
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
@@ -21,7 +21,13 @@ from scoresde.tensors import lincomb
 
 
 class Decoder(ABC):
-    """A law p(x0 | x_t) of data given the network's prediction at the state at t_min."""
+    """A law p(x0 | x_t) of data given the network's prediction at the state at t_min.
+
+    Attributes:
+        discrete: whether it is of integers, a probability, and no density.
+    """
+
+    discrete: ClassVar[bool] = False
 
     @abstractmethod
     def log_prob(self, x: Tensor, prediction: Prediction, data_std: float) -> Tensor:
@@ -57,6 +63,7 @@ class DiscretisedGaussian(Decoder):
         ValueError: a transform of continuous data.
     """
 
+    discrete: ClassVar[bool] = True
     transform: Transform
 
     def __post_init__(self) -> None:
@@ -126,11 +133,12 @@ class Decoded:
         """Return lower bounds of the log-densities of x (B, *), or of its bins' probabilities.
 
         Raises:
-            ValueError: integer or non-finite x.
+            ValueError: integer or non-finite x; a density with a decoder already, or of integers.
         """
         x = check_data(x, "x").to(**placement(self.model, x))
         draws = [self._draw(x, noise, i) for i in range(self.k)]
-        return importance_bound(draws, f"{self.k} x {self.decoder}")
+        found = importance_bound(draws, f"{self.k} x {self.decoder}")
+        return replace(found, probability=self.decoder.discrete)
 
     def _draw(self, x: Tensor, noise: Noise, i: int) -> LogLikelihood:
         sde = self.model.sde

@@ -97,6 +97,7 @@ def elbo(
         nfe=torch.full((len(x),), field.nfe, device=x.device),
         dim=math.prod(x.shape[1:]),
         bound=True,
+        probability=decoder.discrete,
         method=f"ELBO by {n} levels, {decoder}",
     )
 
