@@ -292,6 +292,11 @@ def test_a_discretised_decoder_is_a_law_of_the_levels(transform, state):
     assert float(logs.logsumexp(0)) == pytest.approx(0.0, abs=1e-9)
 
 
+def fit(n=3, levels=4, **how):
+    x = torch.ones(n, 1).long()
+    sd.fit_dequantiser(FlowDequantiser((1,), levels), model_on(), x, Affine.bins(4), **how)
+
+
 def noisy(**how):
     return partial(sd.elbo, model_on(), n=3, **how)
 
@@ -330,6 +335,15 @@ def test_integers_and_continuous_data_compose_in_one_line():
         (lambda: DiscretisedGaussian(Affine()), "transform=Affine.*GaussianDecoder"),
         (lambda: FlowDequantiser((0, 2), 4), r"shape=\(0, 2\)"),
         (lambda: FlowDequantiser((2,), 4, layers=0), "layers=0"),
+        (lambda: FlowDequantiser((2,), 1), "levels=1"),
+        (
+            lambda: Discrete(exactly(bell()), Affine.bins(4), FlowDequantiser((1,), 8)),
+            "levels=8: the transform has 4",
+        ),
+        (lambda: fit(levels=8), "levels=8: the transform has 4"),
+        (lambda: fit(batch_size=0), "batch_size=0"),
+        (lambda: fit(steps=0), "steps=0"),
+        (lambda: fit(n=0), r"x: shape \(0, 1\) has no samples"),
         (
             lambda: Discrete(exactly(bell()), Affine.bins(4))(
                 torch.rand(2, 1), noise=SeededNoise(0)

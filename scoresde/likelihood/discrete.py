@@ -38,7 +38,8 @@ class Discrete:
             bound, as `elbo` is: the mean of its exp is none.
 
     Raises:
-        ValueError: a transform of continuous data, or k that is no integer from 1.
+        ValueError: a transform of continuous data; a dequantiser of other levels; or k that is no
+            integer from 1.
     """
 
     density: Density
@@ -53,6 +54,7 @@ class Discrete:
                 f"transform={self.transform}: continuous data have a density and no probability; "
                 f"give the number of levels, or scoresde.log_likelihood(..., transform=transform)"
             )
+        self.dequantiser.check_levels(self.transform)
 
     def __call__(self, x: Tensor, *, noise: Noise) -> LogLikelihood:
         """Return the log-probabilities of integers x (B, *), as lower bounds.
