@@ -91,6 +91,7 @@ class FlowDequantiser(nn.Module, Dequantiser):
 
     def draw(self, x: Tensor, noise: Noise) -> tuple[Tensor, Tensor]:
         weight = next(self.parameters())
+        assert self.levels is not None
         seen = (2.0 * x.to(weight) + 1.0) / self.levels - 1.0
         z = a = noise.normal(seen.double())
         log_q = -0.5 * z.square().flatten(1).sum(1)
