@@ -118,9 +118,7 @@ def solve(
         ValueError, SolveError: as `sample`.
     """
     check_model(model)
-    if noise is not None and seed is not None:
-        raise ValueError(f"seed={seed} and noise={noise}: give one of them")
-    noise = noise or SeededNoise(seed)
+    noise = noise_of(noise, seed)
     place = placement(model, x, device, state_dtype)
     if (x is None) == (shape is None):
         raise ValueError("shape, x: give the samples' shape (B, *), or the x to start from")
@@ -230,6 +228,17 @@ def check_data(x: Tensor, name: str) -> Tensor:
         rows = (~x.isfinite()).flatten(1).any(1).nonzero().flatten().tolist()
         raise ValueError(f"{name}: NaN or infinite values in {len(rows)} rows, first {rows[:8]}")
     return x
+
+
+def noise_of(noise: Noise | None, seed: int | None) -> Noise:
+    """Return the source that a caller gave, or one of the seed.
+
+    Raises:
+        ValueError: both are given.
+    """
+    if noise is not None and seed is not None:
+        raise ValueError(f"seed={seed} and noise={noise}: give one of them")
+    return noise or SeededNoise(seed)
 
 
 def _check_shape(shape: Sequence[int] | None) -> tuple[int, ...]:

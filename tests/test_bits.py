@@ -34,6 +34,7 @@ from scoresde import (
 )
 from scoresde.data import Affine, Logit
 from scoresde.likelihood import dequantiser_loss
+from scoresde.likelihood.draws import importance_bound
 
 SDE = VPSDE(t_min=1e-6)
 
@@ -143,6 +144,28 @@ def test_importance_samples_tighten_the_bound_to_the_mass_of_the_bin(transform, 
             ratio = found.stderr.reshape(-1, 4).mean(0) / nats.std(0)
             assert (ratio - 1).abs().max() < 0.15
     assert gaps[0] > 3.0 * gaps[1] > 9.0 * gaps[2]
+
+
+@pytest.mark.parametrize("k", [2, 8, 32])
+def test_the_standard_error_of_draws_is_right_where_one_weight_dominates(k):
+    data = Gaussian(torch.zeros(16).double(), 0.01 * torch.eye(16).double())
+    levels = torch.randint(2, 6, (1, 16), generator=generator(0)).repeat(2000, 1)
+    found = Discrete(exactly(data), Affine.bins(8), k=k)(levels, noise=SeededNoise(0))
+    nats, stderr = found.nats, found.stderr
+    assert float(nats.std()) > 3.5
+    assert float(stderr.square().mean().sqrt() / nats.std()) == pytest.approx(1.0, abs=0.2)
+    covered = ((nats - nats.mean()).abs() < 2.0 * stderr).double().mean()
+    assert 0.65 < float(covered) < 0.8
+
+
+def test_the_standard_error_is_unknown_where_the_other_draws_weigh_nothing():
+    def density(y, noise):
+        nats = torch.where(y[:, 0] < 0.0, 0.0, -math.inf).double()
+        return LogLikelihood(nats, {}, torch.zeros_like(nats), torch.ones(len(y)).long(), 1)
+
+    with_both = torch.tensor([[-9.0], [9.0]])
+    draws = [density(y, None) for y in (with_both, -with_both, with_both)]
+    assert importance_bound(draws, "").stderr.isnan().tolist() == [False, True]
 
 
 def test_the_mean_of_one_draw_is_the_bound_of_jensen():
@@ -269,6 +292,28 @@ def test_a_discretised_decoder_is_a_law_of_the_levels(transform, state):
     assert float(logs.logsumexp(0)) == pytest.approx(0.0, abs=1e-9)
 
 
+def fit(n=3, levels=4, **how):
+    x = torch.ones(n, 1).long()
+    sd.fit_dequantiser(FlowDequantiser((1,), levels), model_on(), x, Affine.bins(4), **how)
+
+
+def noisy(**how):
+    return partial(sd.elbo, model_on(), n=3, **how)
+
+
+def of_levels(density, k=1):
+    """Return the record of two grey levels by a density."""
+    levels = torch.tensor([[1], [2]])
+    return Discrete(density, Affine.bins(4), k=k)(levels, noise=SeededNoise(0))
+
+
+def test_a_noisy_bound_may_be_dequantised_once():
+    found = of_levels(noisy())
+    assert found.bound
+    assert found.probability
+    assert set(found.parts) == {"prior", "diffusion", "decoder", "transform", "dequantiser"}
+
+
 def test_integers_and_continuous_data_compose_in_one_line():
     images = torch.randint(8, (3, 1, 2, 2), generator=generator(0))
     model, transform = model_on(), Affine.bins(8)
@@ -290,6 +335,15 @@ def test_integers_and_continuous_data_compose_in_one_line():
         (lambda: DiscretisedGaussian(Affine()), "transform=Affine.*GaussianDecoder"),
         (lambda: FlowDequantiser((0, 2), 4), r"shape=\(0, 2\)"),
         (lambda: FlowDequantiser((2,), 4, layers=0), "layers=0"),
+        (lambda: FlowDequantiser((2,), 1), "levels=1"),
+        (
+            lambda: Discrete(exactly(bell()), Affine.bins(4), FlowDequantiser((1,), 8)),
+            "levels=8: the transform has 4",
+        ),
+        (lambda: fit(levels=8), "levels=8: the transform has 4"),
+        (lambda: fit(batch_size=0), "batch_size=0"),
+        (lambda: fit(steps=0), "steps=0"),
+        (lambda: fit(n=0), r"x: shape \(0, 1\) has no samples"),
         (
             lambda: Discrete(exactly(bell()), Affine.bins(4))(
                 torch.rand(2, 1), noise=SeededNoise(0)
@@ -306,6 +360,21 @@ def test_integers_and_continuous_data_compose_in_one_line():
         (
             lambda: Decoded(exactly(bell()), model_on())(torch.tensor([[1]]), noise=SeededNoise(0)),
             "x: dtype torch.int64",
+        ),
+        (lambda: of_levels(noisy(), k=2), "k=2: ELBO.*noisy bound.*k=1.*log_likelihood"),
+        (
+            lambda: of_levels(noisy(decoder=DiscretisedGaussian(Affine.bins(4)))),
+            "density: ELBO.*counts transform, dequantiser already",
+        ),
+        (
+            lambda: of_levels(
+                Decoded(exactly(bell()), model_on(), DiscretisedGaussian(Affine.bins(4)))
+            ),
+            "density: 1 x DiscretisedGaussian.*counts transform, dequantiser already",
+        ),
+        (
+            lambda: Decoded(noisy(), model_on())(torch.rand(2, 1), noise=SeededNoise(0)),
+            "density: ELBO.*counts decoder already",
         ),
     ],
 )

@@ -212,6 +212,8 @@ def test_gradients_of_the_bound_are_right():
     [
         ({"n": 0}, "n=0"),
         ({"n": 2.5}, r"n=2\.5"),
+        ({"gradient": "adjoint"}, "gradient='adjoint'.*'direct'"),
+        ({"gradient": "nonsense"}, "gradient='nonsense'"),
         ({"seed": 0, "noise": SeededNoise(0)}, "seed=0 and noise="),
     ],
 )

@@ -115,6 +115,9 @@ def test_adaptive_steps_are_those_of_the_sample_alone():
     assert torch.equal(a.nfe, b.nfe)
     assert torch.equal(a.latent, b.latent)
     assert not torch.equal(a.nats, b.nats)
+    # their errors are of the sample alone
+    assert a.error is None
+    assert sd.log_likelihood(model, x, trace=Hutchinson(4), seed=0, **how).error is not None
 
 
 def test_estimates_of_flipped_traces_are_within_their_standard_errors():
@@ -226,6 +229,19 @@ def test_gradients_of_what_is_exact_are_those_of_the_exact_trace(trace, mode):
 def test_an_empty_batch_has_an_empty_result(trace):
     found = sd.log_likelihood(model_on(), torch.zeros(0, 3), trace=trace)
     assert found.nats.shape == found.stderr.shape == (0,)
+
+
+def test_two_probes_that_agree_by_chance_are_no_exact_trace():
+    """In two dimensions the forms of two signs agree in half of all draws."""
+    model = mixing(2)[0]
+    x = normal(256, 2, seed=4, dtype=F64)
+    how = {"steps": 4, "seed": 0, "stderr": 10.0}
+    for wrap in (lambda t: t, Flipped):
+        found = sd.log_likelihood(model, x, trace=wrap(Hutchinson(2)), **how)
+        assert (found.products == 16 * 4).all()
+        assert float((found.stderr == 0.0).double().mean()) < 0.02
+    for exact in (Hutchinson(2, Hadamard()), ControlVariate(ExactTrace(), Gaussian.fit(x))):
+        assert (sd.log_likelihood(model, x, trace=exact, **how).products == 2 * 4).all()
 
 
 def test_a_standard_error_is_reached_with_flips():

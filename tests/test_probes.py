@@ -82,6 +82,7 @@ def test_all_orthogonal_signs_give_the_trace(d):
     rows = 1 << (d - 1).bit_length()
     found = Hutchinson(rows, Hadamard()).estimate(Known(matrix), SeededNoise(0))
     assert torch.allclose(found.trace, trace_of(matrix), rtol=0, atol=1e-12)
+    assert (found.stderr == 0.0).all()
     with pytest.raises(ValueError, match=f"n={rows + 1}: .*Hadamard.* has {rows} probes in {d}"):
         Hutchinson(rows + 1, Hadamard()).estimate(Known(matrix), SeededNoise(0))
 

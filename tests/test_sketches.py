@@ -32,11 +32,15 @@ def test_low_ranks_are_exact(trace, rank, dtype):
     assert float(found.stderr.max()) < slack
 
 
-@pytest.mark.parametrize("trace", [HutchPP(15), XTrace(10)], ids=str)
-def test_as_many_directions_as_dimensions_are_exact(trace):
-    matrix = normal(4, 5, 5, dtype=F64)
+@pytest.mark.parametrize("kind", [HutchPP, XTrace])
+@pytest.mark.parametrize("d", [1, 5])
+def test_as_many_directions_as_dimensions_are_exact(kind, d):
+    trace, matrix = kind((3 if kind is HutchPP else 2) * d), normal(4, d, d, dtype=F64)
     found = trace.estimate(Known(matrix), SeededNoise(0))
     assert torch.allclose(found.trace, trace_of(matrix), rtol=1e-10)
+    assert (found.stderr == 0.0).all()
+    assert trace.exact_in(d)
+    assert not trace.exact_in(d + 1)
 
 
 def test_hutch_pp_has_no_bias():

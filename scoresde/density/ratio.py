@@ -16,7 +16,8 @@ from scoresde.grids import Grid
 from scoresde.likelihood import Trace
 from scoresde.likelihood.flow import default_trace, flow_jacobian
 from scoresde.likelihood.jacobian import FlowJacobian
-from scoresde.noise import Noise, SeededNoise
+from scoresde.noise import Noise
+from scoresde.sampling import noise_of
 from scoresde.sde import Prior
 from scoresde.solvers import Solver
 
@@ -78,15 +79,14 @@ def log_ratio(
     Raises:
         ValueError, SolveError: as `scoresde.log_likelihood`.
     """
-    if noise is not None and seed is not None:
-        raise ValueError(f"seed={seed} and noise={noise}: give one of them")
+    noise = noise_of(noise, seed)
     with torch.inference_mode(False), torch.no_grad():
         p, q = (
             flow_jacobian(m, x, solver=solver, grid=grid, steps=steps, cond=c)
             for m, c in ((model, cond), (other, other_cond))
         )
         chosen = trace or default_trace(p)
-        found = chosen.estimate(_Difference(p, q), noise or SeededNoise(seed))
+        found = chosen.estimate(_Difference(p, q), noise)
         density = (prior or model.sde.prior()).log_prob(p.latent)
         other_density = (other_prior or other.sde.prior()).log_prob(q.latent)
         nats = density - other_density + found.trace + (p.volume - q.volume)

@@ -6,13 +6,14 @@ import math
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
 
 from scoresde.denoiser import BaseDenoiser, Field, Prediction
-from scoresde.likelihood.draws import importance_bound, log_normal, require_draws, with_parts
+from scoresde.errors import require_integer
+from scoresde.likelihood.draws import importance_bound, log_normal, with_parts
 from scoresde.likelihood.record import Density, LogLikelihood, Transform
 from scoresde.noise import Noise
 from scoresde.sampling import check_data, place_cond, placement
@@ -20,7 +21,13 @@ from scoresde.tensors import lincomb
 
 
 class Decoder(ABC):
-    """A law p(x0 | x_t) of data given the network's prediction at the state at t_min."""
+    """A law p(x0 | x_t) of data given the network's prediction at the state at t_min.
+
+    Attributes:
+        discrete: whether it is of integers, a probability, and no density.
+    """
+
+    discrete: ClassVar[bool] = False
 
     @abstractmethod
     def log_prob(self, x: Tensor, prediction: Prediction, data_std: float) -> Tensor:
@@ -56,6 +63,7 @@ class DiscretisedGaussian(Decoder):
         ValueError: a transform of continuous data.
     """
 
+    discrete: ClassVar[bool] = True
     transform: Transform
 
     def __post_init__(self) -> None:
@@ -119,17 +127,18 @@ class Decoded:
     cond: Mapping[str, Any] | None = None
 
     def __post_init__(self) -> None:
-        require_draws(self.k)
+        require_integer(self.k, "k", 1)
 
     def __call__(self, x: Tensor, *, noise: Noise) -> LogLikelihood:
         """Return lower bounds of the log-densities of x (B, *), or of its bins' probabilities.
 
         Raises:
-            ValueError: integer or non-finite x.
+            ValueError: integer or non-finite x; a density with a decoder already, or of integers.
         """
         x = check_data(x, "x").to(**placement(self.model, x))
         draws = [self._draw(x, noise, i) for i in range(self.k)]
-        return importance_bound(draws, f"{self.k} x {self.decoder}")
+        found = importance_bound(draws, f"{self.k} x {self.decoder}")
+        return replace(found, probability=self.decoder.discrete)
 
     def _draw(self, x: Tensor, noise: Noise, i: int) -> LogLikelihood:
         sde = self.model.sde

@@ -13,17 +13,32 @@ import torch
 from torch import Tensor, nn
 
 from scoresde.denoiser import BaseDenoiser, Field
+from scoresde.errors import require_integer
 from scoresde.likelihood.record import Transform
 from scoresde.noise import Noise, SeededNoise
 from scoresde.sampling import check_model, place_cond, placement
 
 
 class Dequantiser(ABC):
-    """A law of u in the unit box, given integers k."""
+    """A law of u in the unit box, given integers k.
+
+    Attributes:
+        levels: the number of grey levels that the law is made for; None for any.
+    """
+
+    levels: int | None = None
 
     @abstractmethod
     def draw(self, x: Tensor, noise: Noise) -> tuple[Tensor, Tensor]:
         """Return u (B, *) in float64 for integers x (B, *), and log q(u | x) (B,)."""
+
+    def check_levels(self, transform: Transform) -> None:
+        """Raise ValueError unless a transform has the levels that the law is made for."""
+        if self.levels not in (None, transform.levels):
+            raise ValueError(
+                f"levels={self.levels}: the transform has {transform.levels}; make the dequantiser "
+                f"for as many"
+            )
 
 
 @dataclass(frozen=True)
@@ -54,13 +69,14 @@ class FlowDequantiser(nn.Module, Dequantiser):
         layers: affine layers.
 
     Raises:
-        ValueError: a shape, width or number of layers that is not positive.
+        ValueError: a shape, width or number of layers that is not positive, or levels below two.
     """
 
     kept: Tensor
 
     def __init__(self, shape: Sequence[int], levels: int, width: int = 32, layers: int = 3) -> None:
         super().__init__()
+        require_integer(levels, "levels", 2)
         if not 1 <= len(shape) <= 4 or min(*shape, width, layers) < 1:
             raise ValueError(
                 f"shape={tuple(shape)}, width={width}, layers={layers}: need one to four positive "
@@ -75,6 +91,7 @@ class FlowDequantiser(nn.Module, Dequantiser):
 
     def draw(self, x: Tensor, noise: Noise) -> tuple[Tensor, Tensor]:
         weight = next(self.parameters())
+        assert self.levels is not None
         seen = (2.0 * x.to(weight) + 1.0) / self.levels - 1.0
         z = a = noise.normal(seen.double())
         log_q = -0.5 * z.square().flatten(1).sum(1)
@@ -154,9 +171,15 @@ def fit_dequantiser(
         cond: keyword arguments for the network; tensors of N rows are per sample.
 
     Raises:
-        ValueError: x that are no integers of the transform's levels.
+        ValueError: x that are no integers of the transform's levels, or none; another number of
+            levels of the dequantiser; steps or a batch_size below one.
     """
     check_model(model)
+    require_integer(steps, "steps", 1)
+    require_integer(batch_size, "batch_size", 1)
+    dequantiser.check_levels(transform)
+    if not len(x):
+        raise ValueError(f"x: shape {tuple(x.shape)} has no samples to train on")
     transform.forward(x)  # refuses what is no grey level
     generator = torch.Generator().manual_seed(seed)
     optimiser = torch.optim.Adam(dequantiser.parameters(), lr=lr)

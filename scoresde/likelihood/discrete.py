@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
 
+from scoresde.errors import require_integer
+from scoresde.likelihood.decoder import Decoded
 from scoresde.likelihood.dequantise import Dequantiser, UniformDequantiser
-from scoresde.likelihood.draws import importance_bound, require_draws, with_parts
+from scoresde.likelihood.draws import importance_bound, with_parts
 from scoresde.likelihood.record import Density, LogLikelihood, Transform
 from scoresde.noise import Noise
 
@@ -32,10 +34,12 @@ class Discrete:
         density: of states in model space.
         transform: from the data to model space, with their number of levels.
         dequantiser: the law of u.
-        k: draws a sample; the standard error needs two.
+        k: draws a sample; the standard error needs two. One alone for a density that is a noisy
+            bound, as `elbo` is: the mean of its exp is none.
 
     Raises:
-        ValueError: a transform of continuous data, or k that is no integer from 1.
+        ValueError: a transform of continuous data; a dequantiser of other levels; or k that is no
+            integer from 1.
     """
 
     density: Density
@@ -44,22 +48,27 @@ class Discrete:
     k: int = 1
 
     def __post_init__(self) -> None:
-        require_draws(self.k)
+        require_integer(self.k, "k", 1)
         if self.transform.levels is None:
             raise ValueError(
                 f"transform={self.transform}: continuous data have a density and no probability; "
                 f"give the number of levels, or scoresde.log_likelihood(..., transform=transform)"
             )
+        self.dequantiser.check_levels(self.transform)
 
     def __call__(self, x: Tensor, *, noise: Noise) -> LogLikelihood:
         """Return the log-probabilities of integers x (B, *), as lower bounds.
 
         Raises:
-            ValueError: x of floats, or outside the transform's levels.
+            ValueError: x of floats, or outside the transform's levels; a density that is of
+                integers already, or a noisy bound with k above 1.
         """
         self.transform.forward(x)  # refuses what is no grey level
         draws = [self._draw(x, noise, i) for i in range(self.k)]
-        return importance_bound(draws, f"{self.k} x {type(self.dequantiser).__name__}")
+        # the weights of a decoder's draws have no bias, however noisy their bound is
+        weights, method = isinstance(self.density, Decoded), type(self.dequantiser).__name__
+        found = importance_bound(draws, f"{self.k} x {method}", weights=weights)
+        return replace(found, probability=True)
 
     def _draw(self, x: Tensor, noise: Noise, i: int) -> LogLikelihood:
         with torch.no_grad():

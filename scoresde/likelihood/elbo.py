@@ -28,12 +28,13 @@ import torch
 from torch import Tensor
 
 from scoresde.denoiser import BaseDenoiser, Field, Prediction
+from scoresde.errors import require_integer
 from scoresde.likelihood.decoder import Decoder, GaussianDecoder
 from scoresde.likelihood.draws import log_normal
 from scoresde.likelihood.record import LogLikelihood
 from scoresde.likelihood.traces import mean_of
-from scoresde.noise import Noise, SeededNoise
-from scoresde.sampling import check_data, check_model, place_cond, placement
+from scoresde.noise import Noise
+from scoresde.sampling import check_data, check_model, noise_of, place_cond, placement
 from scoresde.sde import SDE, Level, Prior
 from scoresde.tensors import Scalar, cos, expm1, lincomb, log, per_sample, sin, softplus
 
@@ -68,17 +69,17 @@ def elbo(
             one of the probability of integers, for x = transform.forward(integers).
         prior: the density at T; `model.sde.prior()` by default.
         noise, seed, cond: as in `scoresde.log_likelihood`.
-        gradient: keep the graph, so that gradients flow to x, cond and the parameters.
+        gradient: "direct" keeps the graph, so that gradients flow to x, cond and the parameters.
 
     Raises:
-        ValueError: integer or non-finite x; contradicting arguments; n that is no integer from 1.
+        ValueError: integer or non-finite x; contradicting arguments; n that is no integer from 1;
+            another gradient.
     """
     check_model(model)
-    if noise is not None and seed is not None:
-        raise ValueError(f"seed={seed} and noise={noise}: give one of them")
-    if not (isinstance(n, int) and n >= 1):
-        raise ValueError(f"n={n}: the number of levels is an integer, and at least 1")
-    noise, decoder = noise or SeededNoise(seed), decoder or GaussianDecoder()
+    require_integer(n, "n", 1)
+    if gradient not in (None, "direct"):
+        raise ValueError(f"gradient={gradient!r}: there is no solve; give None or 'direct'")
+    noise, decoder = noise_of(noise, seed), decoder or GaussianDecoder()
     x = check_data(x, "x").to(**placement(model, x))
     field = Field(model, place_cond(cond, x.device))
     with nullcontext() if gradient else torch.no_grad():
@@ -96,6 +97,7 @@ def elbo(
         nfe=torch.full((len(x),), field.nfe, device=x.device),
         dim=math.prod(x.shape[1:]),
         bound=True,
+        probability=decoder.discrete,
         method=f"ELBO by {n} levels, {decoder}",
     )
 

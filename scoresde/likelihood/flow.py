@@ -22,8 +22,8 @@ from scoresde.grids import Grid
 from scoresde.likelihood.jacobian import FlowJacobian, Route
 from scoresde.likelihood.record import LogLikelihood, Transform
 from scoresde.likelihood.traces import Estimate, ExactTrace, Flipped, Hutchinson, Trace
-from scoresde.noise import Noise, SeededNoise
-from scoresde.sampling import check_data, check_model, place_cond, placement
+from scoresde.noise import Noise
+from scoresde.sampling import check_data, check_model, noise_of, place_cond, placement
 from scoresde.sde import Prior, forward_kernel
 from scoresde.solvers import AdamsPC, AdaptiveAdams, AdaptiveSolver, Solver
 
@@ -54,16 +54,20 @@ def log_likelihood(
     Args:
         model: the denoiser.
         x: data in model space (B, *).
-        trace: by default `ExactTrace()` up to 128 dimensions, and above `Flipped(Hutchinson())` on
-            a grid and `Hutchinson()` under an adaptive solver.
+        trace: by default `ExactTrace()` up to 128 dimensions. Above, `Flipped(Hutchinson())` under
+            solvers of one call a step, unless they are adaptive with an rtol above 1e-4, and
+            `Hutchinson()` under all others.
         stderr: standard error of the trace, in bits per dimension, that every sample shall have:
-            estimates are repeated with fresh probes and averaged until it does.
+            estimates are repeated with fresh probes and averaged until it does, four times at least
+            and to 16 probes, unless the trace is exact.
         transform: the data transform, for bits per dimension of the data; without it they are
             those of the density in model space.
         prior: the density at T; `model.sde.prior()` by default.
         solver: deterministic; `AdaptiveAdams()` by default, which holds every sample to rtol nats
             a dimension and atol nats a step; `AdamsPC()` where steps, nfe or a grid are given.
-        grid, steps, nfe, cond, progress, gradient: as in `scoresde.sample`.
+        grid, steps, nfe, cond, progress, gradient: as in `scoresde.sample`. One call more, on one
+            sample, finds out whether the network takes forward mode; neither `nfe` nor the record
+            counts it.
         noise: the source of the probes; or
         seed: its seed.
 
@@ -72,9 +76,7 @@ def log_likelihood(
             `stderr` that is not positive, or asked of a trace that knows none.
         SolveError: as `scoresde.sample`.
     """
-    if noise is not None and seed is not None:
-        raise ValueError(f"seed={seed} and noise={noise}: give one of them")
-    noise = noise or SeededNoise(seed)
+    noise = noise_of(noise, seed)
     # the divergence takes gradients, which inference mode has none of
     with torch.inference_mode(False), nullcontext() if gradient else torch.no_grad():
         jacobian = flow_jacobian(
@@ -151,9 +153,12 @@ def _estimate(jacobian: FlowJacobian, trace: Trace, stderr: float | None, noise:
         raise ValueError(f"stderr={stderr}: {trace} knows no standard error; take two probes")
     total, variance = found.trace, found.stderr.square()
     count = torch.ones_like(total)
+    # a few probes at least: who stops at the first small estimate stops at those by chance
+    least = 16.0 * jacobian.nfe / jacobian.products
+    if trace.exact_in(math.prod(jacobian.like.shape[1:])):
+        return found
     for k in range(_ROUNDS):
-        # a few rounds at least: who stops at the first small estimate stops at those by chance
-        early = (count < _LEAST) & (variance > 0.0)
+        early = count < least.clamp(min=4.0)
         rows = (early | (variance.sqrt() / count > bound)).nonzero().flatten()
         if not len(rows):
             break
@@ -186,4 +191,4 @@ def _mismatch(model: BaseDenoiser, prior: Prior, x: Tensor) -> Tensor | None:
     return 0.5 * (noise - 1.0 - noise.log() + shift).flatten(1).sum(1)
 
 
-_LEAST, _ROUNDS = 4, 1000  # of estimates that a standard error is waited for
+_ROUNDS = 1000  # of estimates that a standard error is waited for

@@ -97,8 +97,7 @@ class FlowJacobian:
         mode: of the products; found out by one call on one sample by default.
 
     Attributes:
-        mode: of the products.
-        route: how the flow is followed.
+        mode, route: as above.
     """
 
     def __init__(self, field: Field, x: Tensor, route: Route, mode: Mode | None = None) -> None:
@@ -123,7 +122,7 @@ class FlowJacobian:
 
     @property
     def error(self) -> Tensor | None:
-        """The error of an adaptive solve, in nats (B,), that the first question finds."""
+        """An adaptive solve's error in nats (B,), by the first question; None if that has flips."""
         return self._found.error
 
     @property
@@ -200,8 +199,9 @@ class FlowJacobian:
             raise
         if found.latent is None:
             found.latent = solution.x[:, :d].reshape(x.shape)
-            if isinstance(self.route.solver, AdaptiveSolver) and solution.error is not None:
-                found.error = norm.tolerance(self.route.solver) * solution.error
+            off, solver = solution.error, self.route.solver
+            if isinstance(solver, AdaptiveSolver) and off is not None and not self._flips:
+                found.error = norm.tolerance(solver) * off
         found.nfe = found.nfe + solution.nfe
         found.products = found.products + solution.nfe * probes.shape[1]
         return solution.x[:, d + 1 :] / self._radii()[1]

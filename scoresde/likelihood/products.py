@@ -20,6 +20,8 @@ Mode = Literal["forward", "reverse"]
 def find_mode(field: Field, x: Tensor) -> Mode:
     """Return forward where the network takes forward mode, found out by one call on one sample.
 
+    That call is made beside those of the solve, and no budget or record counts it.
+
     Operations without a forward derivative, checkpointed activations and work in place do not.
     """
     if not len(x):

@@ -44,8 +44,9 @@ class Transform(Protocol):
 class Density(Protocol):
     """Anything that gives the log-likelihood of states in model space.
 
-    `partial(scoresde.log_likelihood, model, steps=40)` is one, and so is
-    `partial(scoresde.elbo, model)`.
+    `partial(scoresde.log_likelihood, model, steps=40)` is one, and so is `partial(scoresde.elbo,
+    model)`: a noisy bound, so one draw of `Discrete` suits it and several do not, and it has a
+    decoder already.
     """
 
     def __call__(self, x: Tensor, *, noise: Noise) -> LogLikelihood:
@@ -68,7 +69,9 @@ class LogLikelihood:
         stderr: standard error of `nats` (B,): 0 for an exact trace, NaN where a single probe or
             draw tells nothing of it.
         error: the integrator's own estimate of its error in `nats` (B,): the sum of its steps'
-            errors by size, which bounds it in most cases; None on a fixed grid.
+            estimated errors by size. It bounds the error in most cases at tolerances of 1e-5 or
+            tighter by `AdaptiveAdams`, and is too small at loose ones and by Runge-Kutta pairs.
+            None on a fixed grid, and under flips, whose trace the steps do not see.
         mismatch: KL(q(x_T | x) || prior) in nats (B,), whose mean over the data bounds that of
             log p_T - log prior; None where the prior is no Gaussian.
         nfe: network calls per sample (B,).
@@ -78,6 +81,7 @@ class LogLikelihood:
         log_det_data: log |d model / d data| per dimension, of the data transform: a float, or (B,)
             where it depends on the data; 0 for a probability.
         bound: whether `nats` is a lower bound.
+        probability: whether `nats` is of integers, and counts all parts.
         method: how it was had, in words.
     """
 
@@ -92,6 +96,7 @@ class LogLikelihood:
     latent: Tensor | None = None
     log_det_data: float | Tensor = 0.0
     bound: bool = False
+    probability: bool = False
     method: str = ""
 
     @property

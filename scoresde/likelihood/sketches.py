@@ -43,8 +43,12 @@ class HutchPP(Trace):
         e = self.probes.draw(x, k, noise.fold(1)).flatten(2).mT
         asked = torch.cat([q, e - q @ (q.mT @ e)], 2).mT
         values = jacobian.quadratic(asked.reshape(len(x), 2 * k, *x.shape[1:]))
-        rest = mean_of(values[:, k:], self.probes.left(k, math.prod(x.shape[1:])))
+        d = math.prod(x.shape[1:])
+        rest = mean_of(values[:, k:], 0.0 if self.exact_in(d) else self.probes.left(k, d))
         return Estimate(values[:, :k].sum(1) + rest.trace, rest.stderr)
+
+    def exact_in(self, d: int) -> bool:
+        return self.n // 3 >= d
 
 
 @dataclass(frozen=True)
@@ -87,7 +91,11 @@ class XTrace(Trace):
         u, mu = e - q @ kept, y - image @ kept
         h = q.mT @ image
         inside = h.diagonal(dim1=1, dim2=2).sum(1, keepdim=True) - (s * (h @ s)).sum(1)
-        return mean_of(inside + (d - k + 1) * (u * mu).sum(1) / u.square().sum(1))
+        values = inside + (d - k + 1) * (u * mu).sum(1) / u.square().sum(1)
+        return mean_of(values, 0.0 if self.exact_in(d) else 1.0)
+
+    def exact_in(self, d: int) -> bool:
+        return self.n // 2 >= d
 
 
 def _orthogonal(product: Tensor) -> tuple[Tensor, Tensor]:

@@ -40,6 +40,10 @@ class Trace(ABC):
     def estimate(self, jacobian: Jacobian, noise: Noise) -> Estimate:
         """Return the trace of every sample's matrix."""
 
+    def exact_in(self, d: int) -> bool:
+        """Return whether the estimate is the trace itself for samples of d dimensions."""
+        return False
+
 
 @dataclass(frozen=True)
 class ExactTrace(Trace):
@@ -51,6 +55,9 @@ class ExactTrace(Trace):
         basis = torch.eye(d, dtype=x.dtype, device=x.device).reshape(1, d, *x.shape[1:])
         total = jacobian.quadratic(basis.expand(len(x), *basis.shape[1:])).sum(1)
         return Estimate(total, torch.zeros_like(total))
+
+    def exact_in(self, d: int) -> bool:
+        return True
 
 
 @dataclass(frozen=True)
@@ -76,6 +83,9 @@ class Hutchinson(Trace):
         values = jacobian.quadratic(self.probes.draw(x, self.n, noise))
         return mean_of(values, self.probes.left(self.n, math.prod(x.shape[1:])))
 
+    def exact_in(self, d: int) -> bool:
+        return self.probes.left(self.n, d) == 0.0
+
 
 @dataclass(frozen=True)
 class Flipped(Trace):
@@ -99,6 +109,9 @@ class Flipped(Trace):
 
     def estimate(self, jacobian: Jacobian, noise: Noise) -> Estimate:
         return self.trace.estimate(jacobian.flipped(), noise)
+
+    def exact_in(self, d: int) -> bool:
+        return self.trace.exact_in(d)
 
 
 @dataclass(frozen=True)
@@ -127,6 +140,9 @@ class ControlVariate(Trace):
         found = self.trace.estimate(rest, noise)
         return Estimate(found.trace + known, found.stderr)
 
+    def exact_in(self, d: int) -> bool:
+        return self.trace.exact_in(d)
+
     def __repr__(self) -> str:
         # a covariance has no place in a line
         return f"ControlVariate(trace={self.trace})"
@@ -137,10 +153,12 @@ def mean_of(values: Tensor, left: float = 1.0) -> Estimate:
 
     Args:
         values: the estimates.
-        left: share of the variance of independent ones that they have.
+        left: share of the variance of independent ones that they have, 0 where they are exact.
     """
     k = values.shape[1]
     mean = values.mean(1)
+    if left == 0.0:
+        return Estimate(mean, torch.zeros_like(mean))
     squares = (values - mean[:, None]).square().sum(1)
     return Estimate(mean, (left * squares / (k * (k - 1))).sqrt())  # 0 / 0 for a single one
 
