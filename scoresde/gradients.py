@@ -28,16 +28,22 @@ Gradient = Literal["direct", "checkpoint", "adjoint"]
   a function of its address, so they are the same steps; fixed grids only.
 - "adjoint": by a solve of the adjoint flow, from the end back to the start, in memory that does
   not grow. Gradients are those of the exact flow, up to the error of the solver; deterministic
-  solvers only, and no second derivatives.
+  solvers only, and no second derivatives. It goes back by the same solver, but for `AdaptiveAdams`,
+  whose steps `DormandPrince` goes back over, at six calls each.
 """
 
 _FRAME = PolarFrame()
 
 
 def check_gradient(
-    gradient: Gradient | None, solver: Solver, noise: Noise, trajectory: bool
+    gradient: Gradient | None,
+    field: Field,
+    x: Tensor,
+    solver: Solver,
+    noise: Noise,
+    trajectory: bool,
 ) -> None:
-    """Refuse what a way to take gradients cannot do.
+    """Refuse what a way to take gradients cannot do, before anything is solved from x (B, *).
 
     Raises:
         ValueError: naming what stands against it, and the remedy.
@@ -67,6 +73,9 @@ def check_gradient(
             "gradient='adjoint': gradients are those of the end alone; leave trajectory out, or "
             "take gradient='checkpoint'"
         )
+    if gradient == "adjoint":
+        _check_counted(solver)
+        _check_hidden(field, x)
 
 
 def parts(steps: int, gradient: Gradient | None) -> list[range]:
@@ -102,12 +111,7 @@ def adjoint(
         solver: how, and how to go back.
         levels: from the start to there; each sample's own, (B, 1), after an adaptive solve.
         denoise: whether a step to sigma = 0 followed.
-
-    Raises:
-        ValueError: a network that depends on tensors which require gradients, but are neither its
-            parameters or buffers nor in the condition; a solver of unknown calls.
     """
-    _check_hidden(field, x)
     bound = [k for k, v in field.cond.items() if isinstance(v, Tensor) and v.requires_grad]
     own = [p for p in chain(field.model.parameters(), field.model.buffers()) if p.requires_grad]
     calls = solver.nfe(len(levels) - 1, denoise=False)
@@ -115,7 +119,19 @@ def adjoint(
     return _Adjoint.apply(back, last, end, x, *own, *(field.cond[k] for k in bound))
 
 
+def _check_counted(solver: Solver) -> None:
+    """Refuse a solver that cannot tell its network calls beforehand."""
+    try:
+        solver.nfe(1, denoise=False)
+    except ValueError:
+        raise ValueError(
+            f"gradient='adjoint': {solver} cannot tell the calls of the way back; take "
+            f"DormandPrince"
+        ) from None
+
+
 def _check_hidden(field: Field, x: Tensor) -> None:
+    """Refuse a network that depends on tensors with gradients that it does not own."""
     if not len(x):
         return
     model, one = field.model, field.rows(torch.zeros(1, dtype=torch.long, device=x.device), len(x))
