@@ -402,6 +402,7 @@ def test_adaptive_steps_need_a_path(mixture):
         (lambda: SEEDS(0), r"stages=0"),
         (lambda: ERSDE(4), r"nodes=4"),
         (lambda: ERSDE(2, phi=lambda rho: rho**0.5), r"phi=.*negative variance"),
+        (lambda: ERSDE(2, phi=lambda rho: rho**401), r"phi=.*floats do not hold"),
         (lambda: AdaptiveSDE(rtol=0.0), r"rtol=0.0"),
         (lambda: AdaptiveSDE(tau=math.nan), r"tau=nan"),
     ],

@@ -84,13 +84,18 @@ def amount_at(amount: Tau, level: Level, name: str, most: float = math.inf) -> S
     """Return an amount at a level.
 
     Raises:
-        ValueError: as `require_amount`, for a function's value there (checked for floats).
+        ValueError: as `require_amount`, for a function's value there (checked for floats and for
+            tensors in host memory).
     """
     if not callable(amount):
         return amount
     value = amount(level)
     if not isinstance(value, Tensor):
-        require_amount(value, f"{name} of {amount} at t={level.t}: {name}", most)
+        found = [value]
+    else:
+        found = value.flatten().tolist() if value.device.type == "cpu" else []
+    for each in found:
+        require_amount(each, f"{name} of {amount} at t={level.t}: {name}", most)
     return value
 
 
