@@ -26,10 +26,9 @@ Gradient = Literal["direct", "checkpoint", "adjoint"]
 - "direct": through the graph of all steps, whose memory grows like N.
 - "checkpoint": the same, of about sqrt(N) steps at a time, which are taken again for it. Noise is
   a function of its address, so they are the same steps; fixed grids only.
-- "adjoint": by a solve of the adjoint flow, from the end back to the start, in memory that does
-  not grow. Gradients are those of the exact flow, up to the error of the solver; deterministic
-  solvers only, and no second derivatives. It goes back by the same solver, but for `AdaptiveAdams`,
-  whose steps `DormandPrince` goes back over, at six calls each.
+- "adjoint": by a solve of the adjoint flow back to the start, in memory that does not grow: the
+  gradients of the exact flow, up to the error of the solver; deterministic solvers only, and no
+  second derivatives. It goes back by the same solver, after `AdaptiveAdams` by `DormandPrince`.
 """
 
 _FRAME = PolarFrame()
@@ -120,18 +119,14 @@ def adjoint(
 
 
 def _check_counted(solver: Solver) -> None:
-    """Refuse a solver that cannot tell its network calls beforehand."""
     try:
         solver.nfe(1, denoise=False)
     except ValueError:
-        raise ValueError(
-            f"gradient='adjoint': {solver} cannot tell the calls of the way back; take "
-            f"DormandPrince"
-        ) from None
+        said = f"gradient='adjoint': {solver} cannot tell its calls; take DormandPrince"
+        raise ValueError(said) from None
 
 
 def _check_hidden(field: Field, x: Tensor) -> None:
-    """Refuse a network that depends on tensors with gradients that it does not own."""
     if not len(x):
         return
     model, one = field.model, field.rows(torch.zeros(1, dtype=torch.long, device=x.device), len(x))

@@ -413,5 +413,7 @@ def test_the_way_back_of_adaptive_adams_is_that_of_dormand_prince():
     solution = sd.solve(model, x=x, solver=sd.AdaptiveAdams(), gradient="adjoint")
     before, there = model.net.calls, int(solution.nfe.max())
     solution.x.sum().backward()
-    assert (model.net.calls - before - 1) % DormandPrince().evals == 0
-    assert model.net.calls - before > 2 * there
+    back = model.net.calls - before
+    # but for the step to sigma = 0, and the first slope
+    assert (back - 2) % DormandPrince().evals == 0
+    assert back > 2 * there
