@@ -18,8 +18,8 @@ USAGE = """usage: scoresde COMMAND [--flag=value ...]
   demo         train on 8x8 digits, sample three ways, measure bits/dim, write a report
   train        train the run of a configuration, or go on where it stopped
   sample       draw from a trained run, into samples.npz and samples.png
-  likelihood   bits/dim of a trained run on its test data, into likelihood.json and .npz; goes on
-               where it stopped, and torchrun shares it between processes
+  likelihood   bits/dim of a trained run on its test data, into likelihood.json and .npz or
+               .parquet; goes on where it stopped, and torchrun shares it between processes
   check        hold a solver, a process or a sampling loop to its contract: its orders, laws, ...
 
   --config=FILE         configuration of train and demo, such as configs/vp_digits.py
@@ -123,8 +123,11 @@ def _likelihood(flags: Any) -> None:
     from scoresde.atomic import replace
     from scoresde.likelihood import save_columns, summary
     from scoresde.measure import measure_all
+    from scoresde.report import require
     from scoresde.run import load_run
 
+    if flags.format == "parquet":
+        require("pyarrow")
     folder = Path(flags.workdir)
     run = load_run(folder, flags.config)
     columns = measure_all(run, run.held_out(flags.n), folder / "likelihood", flags.seed)

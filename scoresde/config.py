@@ -31,6 +31,7 @@ import scoresde
 from scoresde import atomic, data, nets
 from scoresde.data import Affine, Dataset
 from scoresde.denoiser import Denoiser
+from scoresde.grids import Grid
 from scoresde.sde import SDE
 from scoresde.training import losses
 
@@ -224,10 +225,10 @@ def _with_unset(values: dict[str, Any]) -> dict[str, Any]:
 
 
 def _names() -> dict[str, Any]:
-    """Return what a configuration may name: classes of the library, and functions it lists."""
+    """Return what a configuration may name: the library's classes and grids, and some functions."""
     modules = (scoresde, data, nets, losses)
-    classes = {k: v for m in modules for k, v in vars(m).items() if isinstance(v, type)}
-    return classes | {function.__name__: function for function in _FUNCTIONS}
+    known = {k: v for m in modules for k, v in vars(m).items() if isinstance(v, type | Grid)}
+    return known | {function.__name__: function for function in _FUNCTIONS}
 
 
 def _evaluate(tree: ast.expr, call: str, kind: Any, given: Mapping[str, Any]) -> Any:
@@ -236,6 +237,8 @@ def _evaluate(tree: ast.expr, call: str, kind: Any, given: Mapping[str, Any]) ->
             return _look_up(name, call, kind)
         case ast.Call(func=ast.Name(id=name), args=args, keywords=keywords):
             function = _look_up(name, call, kind)
+            if not callable(function):
+                raise ValueError(f"{call!r}: {name} is a value; write the name alone")
             parameters = inspect.signature(function, eval_str=True).parameters
             kinds = {argument: p.annotation for argument, p in parameters.items()}
             named = {k: v for k, v in given.items() if k in parameters}

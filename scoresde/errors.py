@@ -8,13 +8,25 @@ from numbers import Integral, Real
 from torch import Tensor
 
 
+def require_kind(value: object, kind: type, name: str) -> None:
+    """Refuse an argument that is no instance of a class.
+
+    Raises:
+        TypeError: naming the argument and the class, and the remedy where it is a class itself.
+    """
+    if not isinstance(value, kind):
+        made = f"; give an instance, {value.__name__}(...)" if isinstance(value, type) else ""
+        raise TypeError(f"{name}={value!r} is no {kind.__name__}{made}")
+
+
 def require_integer(value: object, name: str, least: int, most: float = math.inf) -> None:
     """Refuse a hyper-parameter that is no integer from `least` to `most`.
 
     Raises:
         ValueError: naming the argument, its value and the range.
     """
-    if not (isinstance(value, Integral) and least <= int(value) <= most):
+    whole = None if isinstance(value, bool) or not isinstance(value, Integral) else int(value)
+    if whole is None or not least <= whole <= most:
         end = f" to {most:g}" if math.isfinite(most) else " or more"
         raise ValueError(f"{name}={value!r} must be an integer, {least}{end}")
 
@@ -33,7 +45,7 @@ def require_number(
     Raises:
         ValueError: naming the argument, its value and the bounds.
     """
-    number = float(value) if isinstance(value, Real) else math.nan
+    number = float(value) if isinstance(value, Real) and not isinstance(value, bool) else math.nan
     if not (least <= number <= most and above < number < below):
         bounds = {"at least": least, "above": above, "at most": most, "below": below}
         said = "".join(f" and {word} {b:g}" for word, b in bounds.items() if math.isfinite(b))

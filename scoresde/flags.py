@@ -29,7 +29,8 @@ def parse(command: str, words: list[str]) -> Any:
     flags.DEFINE_string("workdir", default, "folder of the run", flag_values=values)
     flags.DEFINE_integer("n", None, "samples", lower_bound=1, flag_values=values)
     flags.DEFINE_integer("seed", 0, "seed", lower_bound=0, flag_values=values)
-    flags.DEFINE_enum("format", "npz", ["npz", "parquet"], "of likelihoods", flag_values=values)
+    if command == "likelihood":
+        flags.DEFINE_enum("format", "npz", ["npz", "parquet"], "of each row", flag_values=values)
     words = _joined(words)
     _require_known(words, (*values, "config"))
     given = {name: value for name, _, value in (word.partition("=") for word in words)}

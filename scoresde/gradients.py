@@ -26,18 +26,23 @@ Gradient = Literal["direct", "checkpoint", "adjoint"]
 - "direct": through the graph of all steps, whose memory grows like N.
 - "checkpoint": the same, of about sqrt(N) steps at a time, which are taken again for it. Noise is
   a function of its address, so they are the same steps; fixed grids only.
-- "adjoint": by a solve of the adjoint flow, from the end back to the start, in memory that does
-  not grow. Gradients are those of the exact flow, up to the error of the solver; deterministic
-  solvers only, and no second derivatives.
+- "adjoint": by a solve of the adjoint flow back to the start, in memory that does not grow: the
+  gradients of the exact flow, up to the error of the solver; deterministic solvers only, and no
+  second derivatives. It goes back by the same solver, after `AdaptiveAdams` by `DormandPrince`.
 """
 
 _FRAME = PolarFrame()
 
 
 def check_gradient(
-    gradient: Gradient | None, solver: Solver, noise: Noise, trajectory: bool
+    gradient: Gradient | None,
+    field: Field,
+    x: Tensor,
+    solver: Solver,
+    noise: Noise,
+    trajectory: bool,
 ) -> None:
-    """Refuse what a way to take gradients cannot do.
+    """Refuse what a way to take gradients cannot do, before anything is solved from x (B, *).
 
     Raises:
         ValueError: naming what stands against it, and the remedy.
@@ -67,6 +72,9 @@ def check_gradient(
             "gradient='adjoint': gradients are those of the end alone; leave trajectory out, or "
             "take gradient='checkpoint'"
         )
+    if gradient == "adjoint":
+        _check_counted(solver)
+        _check_hidden(field, x)
 
 
 def parts(steps: int, gradient: Gradient | None) -> list[range]:
@@ -102,17 +110,20 @@ def adjoint(
         solver: how, and how to go back.
         levels: from the start to there; each sample's own, (B, 1), after an adaptive solve.
         denoise: whether a step to sigma = 0 followed.
-
-    Raises:
-        ValueError: a network that depends on tensors which require gradients, but are neither its
-            parameters or buffers nor in the condition; a solver of unknown calls.
     """
-    _check_hidden(field, x)
     bound = [k for k, v in field.cond.items() if isinstance(v, Tensor) and v.requires_grad]
     own = [p for p in chain(field.model.parameters(), field.model.buffers()) if p.requires_grad]
     calls = solver.nfe(len(levels) - 1, denoise=False)
     back = _Back(field, solver, tuple(levels[::-1]), calls, denoise, tuple(bound), _autocast(x))
     return _Adjoint.apply(back, last, end, x, *own, *(field.cond[k] for k in bound))
+
+
+def _check_counted(solver: Solver) -> None:
+    try:
+        solver.nfe(1, denoise=False)
+    except ValueError:
+        said = f"gradient='adjoint': {solver} cannot tell its calls; take DormandPrince"
+        raise ValueError(said) from None
 
 
 def _check_hidden(field: Field, x: Tensor) -> None:

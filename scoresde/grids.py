@@ -7,6 +7,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass
 from itertools import pairwise
+from numbers import Real
 from typing import ClassVar
 
 from scoresde.errors import require_integer, require_number
@@ -187,7 +188,8 @@ class FittedGrid(Grid):
     RESOLUTION: ClassVar[int] = 128
 
     def __post_init__(self) -> None:
-        rises = all(-math.inf < a < b < math.inf for a, b in pairwise(self.lams))
+        real = all(isinstance(lam, Real) for lam in self.lams)
+        rises = real and all(-math.inf < a < b < math.inf for a, b in pairwise(self.lams))
         if len(self.lams) < 2 or not rises:
             raise ValueError(f"lams={self.lams}: need two or more finite values that increase")
 
@@ -244,7 +246,8 @@ class FixedGrid(Grid):
     nodes: tuple[float, ...]
 
     def __post_init__(self) -> None:
-        falls = all(math.inf > a > b >= 0.0 for a, b in pairwise(self.nodes))
+        real = all(isinstance(t, Real) for t in self.nodes)
+        falls = real and all(math.inf > a > b >= 0.0 for a, b in pairwise(self.nodes))
         if len(self.nodes) < 2 or not falls:
             raise ValueError(
                 f"nodes={self.nodes} of a FixedGrid: need two times or more that decrease, from T "

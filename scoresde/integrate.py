@@ -14,7 +14,7 @@ from tqdm.auto import tqdm
 
 from scoresde.adaptive import Norm, solve_adaptive
 from scoresde.denoiser import Field
-from scoresde.errors import NonFiniteState, name_calls
+from scoresde.errors import NonFiniteState, name_calls, require_kind
 from scoresde.gradients import Gradient, adjoint, again, check_gradient, parts
 from scoresde.grids import Grid, default_grid
 from scoresde.noise import Noise
@@ -79,14 +79,14 @@ def integrate(
     The arguments are those of `scoresde.solve`, which describes them and their errors. With `part`
     a grid may lead over part of the way only; `norm` measures the errors of adaptive steps.
     """
-    _check_kind(solver, Solver, "solver")
+    require_kind(solver, Solver, "solver")
     if isinstance(solver, Corrector):
         raise ValueError(f"solver={solver} stays at a level; wrap it in PredictorCorrector")
     if encode and solver.stochastic:
         raise ValueError(f"solver={solver}: encoding needs a deterministic solver")
     if encode and denoise:
         raise ValueError("denoise=True: a latent code is solved for from t_min; set denoise=False")
-    check_gradient(gradient, solver, noise, trajectory)
+    check_gradient(gradient, field, x, solver, noise, trajectory)
     sde = field.sde
     if isinstance(solver, AdaptiveSolver):
         fixed = {"grid": grid, "steps": steps, "nfe": nfe, "callback": callback}
@@ -95,7 +95,7 @@ def integrate(
                 raise ValueError(f"{name}={value}: {solver} chooses its own steps; leave it out")
         return _adaptive(field, x, solver, noise, encode, denoise, progress, gradient, norm)
     grid = default_grid(field.data_std, solver.stochastic) if grid is None else grid
-    _check_kind(grid, Grid, "grid")
+    require_kind(grid, Grid, "grid")
     levels = levels_of(
         sde, grid, count_steps(solver, steps, nfe, denoise, grid.steps), denoise, part
     )
@@ -203,12 +203,6 @@ def _integer(value: int | None, name: str) -> int | None:
         return None if value is None else operator.index(value)
     except TypeError:
         raise ValueError(f"{name}={value!r} must be an integer") from None
-
-
-def _check_kind(value: object, kind: type, name: str) -> None:
-    if not isinstance(value, kind):
-        made = f"; give an instance, {value.__name__}(...)" if isinstance(value, type) else ""
-        raise TypeError(f"{name}={value!r} is no {kind.__name__}{made}")
 
 
 def _fixed(

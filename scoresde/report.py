@@ -14,7 +14,13 @@ import numpy as np
 import torch
 from torch import Tensor
 
-_PACKAGES = {"matplotlib": "matplotlib", "PIL": "pillow", "sklearn": "scikit-learn"}
+# what a module comes in, and the extra that has it
+_PACKAGES = {
+    "matplotlib": ("matplotlib", "report"),
+    "PIL": ("pillow", "report"),
+    "sklearn": ("scikit-learn", "report"),
+    "pyarrow": ("pyarrow", "parquet"),
+}
 
 INK, ACCENT, MUTED = "#1f2430", "#2f6fde", "#8b93a5"
 
@@ -101,11 +107,13 @@ def require(*modules: str) -> None:
     """Refuse to begin what needs modules that are not installed.
 
     Raises:
-        ImportError: naming all of them, and the extra that has them.
+        ImportError: naming all of them, and the extras that have them.
     """
     missing = [_PACKAGES[module] for module in modules if find_spec(module) is None]
     if missing:
-        raise ImportError(f"{' and '.join(missing)} missing: pip install 'scoresde[report]'")
+        packages, extras = zip(*missing, strict=True)
+        needed = ",".join(dict.fromkeys(extras))
+        raise ImportError(f"{' and '.join(packages)} missing: pip install 'scoresde[{needed}]'")
 
 
 def png(x: Tensor, columns: int = 8, scale: int = 4) -> bytes:

@@ -16,9 +16,7 @@ from scoresde.config import Config
 from scoresde.data import Affine, Dataset, batches, random_flip
 from scoresde.denoiser import BaseDenoiser
 from scoresde.grids import Grid
-from scoresde.likelihood import (
-    Trace,
-)
+from scoresde.likelihood import Trace
 from scoresde.noise import SeededNoise
 from scoresde.sampling import solve
 from scoresde.sde import Prior

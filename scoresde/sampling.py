@@ -51,7 +51,8 @@ def sample(
         shape: (B, *) of the samples, whose start is drawn from the prior; or
         x: the start at T, (B, *).
         solver: how to step; `AdamsPC()` by default.
-        grid: where to step; a `DensityGrid` moved to the data's deviation by default.
+        grid: where to step; a `DensityGrid` moved to the data's deviation by default, and another,
+            wider one where the solver draws noise.
         steps: number of steps, the one to sigma = 0 included; or
         nfe: budget of network calls, never exceeded. 50 steps where neither is given; adaptive
             solvers take neither.

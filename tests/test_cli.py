@@ -97,6 +97,7 @@ def test_help_is_the_usage(scoresde, words):
         (["sample"], "--workdir is missing"),
         (["sample", "--workdir=w"], "no config.json there"),
         (["sample", "--workdir=w", "--config=x.py"], "has its own"),
+        (["sample", "--workdir=w", "--format=npz"], "--format=npz: no such flag"),
         (["sample", "--workdir=w", "--n=0"], "no config.json there"),
     ],
 )
@@ -154,6 +155,18 @@ def test_a_picture_that_cannot_be_made_is_refused_before_samples_are_drawn(
         2, "scoresde sample: pillow missing: pip install 'scoresde[report]'\n"
     )  # fmt: skip
     assert not (tmp_path / "samples.npz").exists()
+
+
+def test_parquet_without_its_package_is_refused_before_anything_is_measured(
+    scoresde, tmp_path, monkeypatch
+):
+    assert scoresde("train", MOONS, f"--workdir={tmp_path}", *TINY)[0] == 0
+    monkeypatch.setitem(sys.modules, "pyarrow", None)
+    status, _, err = scoresde("likelihood", f"--workdir={tmp_path}", "--n=2", "--format=parquet")
+    assert (status, err) == (
+        2, "scoresde likelihood: pyarrow missing: pip install 'scoresde[parquet]'\n"
+    )  # fmt: skip
+    assert not (tmp_path / "likelihood").exists()
 
 
 def test_continuous_data_come_back_in_data_units(scoresde, tmp_path):

@@ -84,6 +84,12 @@ def test_the_nearest_name_is_of_the_kind_that_is_wanted(call, kind, nearest):
         config.build(call, kind)
 
 
+def test_a_table_of_the_library_is_named_without_a_call():
+    assert config.build("AYS_SD15", sd.Grid) is sd.AYS_SD15
+    with pytest.raises(ValueError, match=r"AYS_SD15 is a value; write the name alone"):
+        config.build("AYS_SD15()", sd.Grid)
+
+
 def test_what_is_wrong_is_told_with_its_key():
     settings = config.defaults()
     settings.sample.solver = "VPSDE()"

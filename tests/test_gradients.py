@@ -345,8 +345,11 @@ def test_tensors_that_the_adjoint_cannot_see_are_named():
     net.scale = scale
     model = Denoiser(net, VPSDE(), "v")
     x = normal(2, 3, dtype=torch.float64)
-    with pytest.raises(ValueError, match="gradient='adjoint': the network depends on a tensor"):
-        sd.sample(model, x=x, steps=3, gradient="adjoint")
+    for how in ({"steps": 3}, {"solver": Tsitouras()}):
+        before = net.calls
+        with pytest.raises(ValueError, match="gradient='adjoint': the network depends on a tensor"):
+            sd.sample(model, x=x, gradient="adjoint", **how)
+        assert net.calls == before + 1  # nothing is solved
     direct, checkpoint = (
         torch.autograd.grad(sd.sample(model, x=x, steps=3, gradient=way).sum(), scale)
         for way in ("direct", "checkpoint")
@@ -389,9 +392,28 @@ def test_weights_changed_before_the_way_back_are_noticed():
             r"RecordedNoise.* gradient='direct'",
         ),
         ({"gradient": "direct", "solver": SciPySolver()}, r"gradient: .*SciPySolver"),
-        ({"gradient": "adjoint", "solver": SciPySolver(), "steps": 1}, r"SciPySolver.* gradients"),
+        ({"gradient": "adjoint", "solver": SciPySolver()}, r"^gradient='adjoint': SciPySolver"),
     ],
 )
 def test_what_a_way_cannot_do_is_refused(arguments, named):
+    model = model_on()
     with pytest.raises(ValueError, match=named):
-        sd.solve(model_on(), x=normal(2, 3), **arguments)
+        sd.solve(model, x=normal(2, 3), **arguments)
+    assert model.net.calls == 0
+
+
+def test_unknown_calls_speak_of_gradients_where_there_are_some_only():
+    with pytest.raises(ValueError, match=r"^nfe: SciPySolver(?!.*gradient)"):
+        sd.fit_grid(model_on(), SciPySolver(), shape=(2, 3))
+
+
+def test_the_way_back_of_adaptive_adams_is_that_of_dormand_prince():
+    model = model_on(dtype=torch.float64)
+    x = normal(2, 3, dtype=torch.float64).requires_grad_()
+    solution = sd.solve(model, x=x, solver=sd.AdaptiveAdams(), gradient="adjoint")
+    before, there = model.net.calls, int(solution.nfe.max())
+    solution.x.sum().backward()
+    back = model.net.calls - before
+    # but for the step to sigma = 0, and the first slope
+    assert (back - 2) % DormandPrince().evals == 0
+    assert back > 2 * there

@@ -26,8 +26,8 @@ KINDS = sorted(
 )
 
 WRONG = {
-    int: (2.5, 2.0, math.nan, math.inf, -1, 0, "2", None),
-    float: (math.nan, math.inf, -math.inf, -1.0, "0.5", None),
+    int: (2.5, 2.0, math.nan, math.inf, -1, 0, True, "2", None),
+    float: (math.nan, math.inf, -math.inf, -1.0, True, "0.5", None),
 }
 """What makes no sense, by what the default of a field is."""
 
@@ -68,6 +68,14 @@ def test_the_numbers_are_found():
     ],
 )
 def test_a_row_of_numbers_is_refused_by_its_name(make, name):
-    for values in ((1.0, math.nan), (math.nan, 0.1), (math.inf, 0.1), (1.0, 1.0), (0.1, 1.0)):
+    words = ("b", "a")
+    for values in (
+        (1.0, math.nan),
+        (math.nan, 0.1),
+        (math.inf, 0.1),
+        (1.0, 1.0),
+        (0.1, 1.0),
+        words,
+    ):
         with pytest.raises(ValueError, match=rf"{name}="):
             make(values)

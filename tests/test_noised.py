@@ -13,6 +13,7 @@ from solver_examples import DETERMINISTIC, bell, label, model_on
 import scoresde as sd
 from scoresde import (
     DDIM,
+    PNDM,
     RK4,
     VESDE,
     VPSDE,
@@ -22,15 +23,18 @@ from scoresde import (
     Churned,
     CosineVPSDE,
     DormandPrince,
+    DPMSolverFast,
     DPMSolverPP,
     EulerMaruyama,
     Field,
     FixedGrid,
+    FixedLangevin,
     Heun,
     InjectedNoise,
     Langevin,
     Noised,
     PolarFrame,
+    PredictorCorrector,
     RectifiedFlow,
     ReverseDiffusion,
     SDEDPMSolverPP,
@@ -41,7 +45,13 @@ from scoresde import (
 )
 from scoresde.testing import PANEL, convergence, law, marginal, strong_convergence, weak_error
 
-PLAIN = [s for s in DETERMINISTIC if not isinstance(s, AdaptiveSolver | UniC | Noised)]
+REFUSED = AdaptiveSolver | UniC | Noised | PNDM | DPMSolverFast
+PLAIN = [s for s in DETERMINISTIC if not isinstance(s, REFUSED)]
+
+
+def band(level):
+    """Return noise at some levels only."""
+    return 1.0 if abs(level.lam) < 2.0 else 0.0
 
 
 def normal(*shape, seed=0):
@@ -82,6 +92,7 @@ def test_without_noise_it_is_the_wrapped_solver(solver, tau, mixture):
         *((Noised(RK4(), bell), 4), (Noised(sd.DPMSolver(3), 0.5), 3)),
         *((Noised(AdamsPC()), 1), (Noised(DPMSolverPP(2)), 1), (Noised(UniPC()), 1)),
         (Noised(sd.ExponentialAdams(3, PolarFrame()), bell), 1),
+        *((Noised(AdamsPC(), 2.0), 1), (Noised(AdamsPC(), band), 1), (Noised(UniPC(), 0.5), 1)),
     ],
     ids=label,
 )
@@ -91,6 +102,28 @@ def test_weak_order_is_that_of_one_step_of_the_flow(solver, order):
         curve = convergence(solver, problem, (64, 128))
         assert abs(curve.order - order) <= 0.25, str(curve)
         assert curve.errors[-1] < 0.05
+
+
+@pytest.mark.parametrize("solver", [AdamsPC(), DPMSolverPP(3), UniPC()], ids=label)
+def test_a_history_ends_with_a_step_that_has_noise_and_goes_on_with_others(solver, mixture):
+    field, x, state = Field(mixture.denoiser(VPSDE())), normal(6, 2), None
+    levels = sd.LogSNRGrid().levels(VPSDE(), 8)
+    noised, noise = Noised(solver, lambda level: float(level is levels[4])), SeededNoise(0)
+    for k, (here, there) in enumerate(pairwise(levels)):
+        plain = solver.step(field, x, here, there, state, noise)
+        x, state, _ = noised.step(field, x, here, there, state, noise)
+        if k == 4:
+            assert state is None
+        else:
+            assert torch.equal(x, plain.x)
+            assert len(state) == len(plain.state)
+
+
+@pytest.mark.parametrize("solver", [AdamsPC(), UniPC(), DPMSolverPP(3)], ids=label)
+def test_much_noise_over_a_history_goes_wrong_nowhere(solver, mixture):
+    for tau in (2.0, 5.0):
+        x = sd.sample(mixture.denoiser(VPSDE()), x=normal(6, 2), solver=Noised(solver, tau), seed=0)
+        assert float(x.abs().max()) < 10.0
 
 
 @pytest.mark.parametrize("solver", [Noised(DDIM()), Noised(AdamsPC()), Noised(RK4())], ids=label)
@@ -172,13 +205,21 @@ def test_ancestral_steps_of_the_forward_variance_are_right_for_white_data(steps)
         *((DDIM, "eta"), (Ancestral, "eta")),
         (lambda amount: Noised(DDIM(), amount), "tau"),
         (lambda amount: Churned(DDIM(), amount), "amount"),
+        (lambda e: PredictorCorrector(DDIM(), FixedLangevin(e)), "step_size"),
     ],
 )
 def test_amounts_that_are_none_are_refused(make, name, bad):
     with pytest.raises(ValueError, match=rf"^{name}={bad} must be finite and at least 0"):
         make(bad)
-    with pytest.raises(ValueError, match=rf"{name} of .* at t=1.0: {name}={bad} must be"):
-        sd.sample(model_on(), (2, 3), solver=make(lambda level: bad), steps=3, seed=0)
+    for value in (bad, torch.tensor(bad)):
+        with pytest.raises(ValueError, match=rf"{name} of .* at t=[\d.]+: {name}={bad} must be"):
+            sd.sample(model_on(), (2, 3), solver=make(lambda level: value), steps=3, seed=0)  # noqa: B023
+
+
+def test_one_bad_amount_among_those_of_the_samples_is_refused():
+    solver = sd.AdaptiveSDE(tau=lambda level: torch.where(level.lam < 0.0, 1.0, -1.0))
+    with pytest.raises(ValueError, match=r"tau=-1.0 must be"):
+        sd.sample(model_on(), (2, 3), solver=solver, seed=0)
 
 
 @pytest.mark.parametrize(
@@ -187,6 +228,8 @@ def test_amounts_that_are_none_are_refused(make, name, bad):
         (DDIM(1.0), r"solver=DDIM.*one that draws noise has an amount of its own"),
         (Langevin(), r"solver=Langevin"),
         (DormandPrince(), r"solver=DormandPrince.*on a fixed grid"),
+        (DPMSolverFast(), r"solver=DPMSolverFast.*counts its steps"),
+        (PNDM(), r"solver=PNDM.*counts its steps"),
         (UniC(), r"solver=UniC.*makes the last step again.*or UniPC\(\)"),
     ],
     ids=label,

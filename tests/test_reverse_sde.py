@@ -308,7 +308,7 @@ POINT = Gaussian(torch.tensor([0.6, -0.2]).double(), torch.zeros(2, 2).double())
         StochasticAdamsPC(),
         StochasticAdamsPC(0.3),
         SASolver(2, 2),
-        SDEDPMSolverPP(3, tau=1.4),
+        SDEDPMSolverPP(3, tau=0.9),
         SEEDS(3),
         ERSDE(2),
         AdaptiveSDE(0.1, 0.1, tau=0.7),
@@ -344,9 +344,10 @@ def test_adaptive_steps_converge_on_the_path(gaussian):
     assert float(solutions[0].nfe.double().mean()) < float(solutions[1].nfe.double().mean())
 
 
-def test_adaptive_samples_do_not_depend_on_batch_mates(mixture):
+@pytest.mark.parametrize("tau", [bell, lambda level: (level.lam.abs() < 2.0).double()])
+def test_adaptive_samples_do_not_depend_on_batch_mates(tau, mixture):
     model, x = mixture.denoiser(VPSDE(), 0.8), normal(4, 2)
-    how = {"solver": AdaptiveSDE(0.1, 0.1, tau=bell)}
+    how = {"solver": AdaptiveSDE(0.1, 0.1, tau=tau)}
     whole = sd.solve(model, x=x, seed=3, **how)
     alone = sd.solve(model, x=x[2:3], noise=SeededNoise(3, start=2), **how)
     assert torch.equal(alone.x[0], whole.x[2])
@@ -363,6 +364,23 @@ def test_adaptive_law_is_that_of_the_data():
     variance = float(exact.covariance)
     assert abs(float(x.mean())) < 5.0 * math.sqrt(variance / n)
     assert abs(float(x.var()) / variance - 1.0) < 5.0 * math.sqrt(2.0 / n)
+
+
+@pytest.mark.parametrize("tau", [0.3, 1.0, 1.5, 3.0, 12.0, 1e3])
+def test_no_amount_of_noise_outgrows_the_clock(tau):
+    # every level has a time of its own, all of them of the size that the Brownian series serves
+    for sde in (VPSDE(), VESDE(), CosineVPSDE()):
+        times = [SDEDPMSolverPP(tau=tau).clock(at) for at in LogSNRGrid().levels(sde, 400)]
+        assert len(set(times)) == 401
+        assert max(map(abs, times)) < 2.0**52 * min(map(abs, times))
+
+
+def test_adaptive_law_at_much_noise():
+    # wiring only: white data stay white, |z| <= 5 for the variance
+    sde, n, white = VPSDE(t_min=0.02), 1000, scalar(1.0)
+    how = {"solver": AdaptiveSDE(0.1, 0.1, tau=3.0), "seed": 1, "denoise": False}
+    x = sd.sample(white.denoiser(sde, 1.0), x=normal(n, 1), **how)
+    assert abs(float(x.var()) - 1.0) < 5.0 * math.sqrt(2.0 / n)
 
 
 def test_adaptive_steps_need_a_path(mixture):
@@ -385,6 +403,7 @@ def test_adaptive_steps_need_a_path(mixture):
         (lambda: SEEDS(0), r"stages=0"),
         (lambda: ERSDE(4), r"nodes=4"),
         (lambda: ERSDE(2, phi=lambda rho: rho**0.5), r"phi=.*negative variance"),
+        (lambda: ERSDE(2, phi=lambda rho: rho**401), r"phi=.*floats do not hold"),
         (lambda: AdaptiveSDE(rtol=0.0), r"rtol=0.0"),
         (lambda: AdaptiveSDE(tau=math.nan), r"tau=nan"),
     ],

@@ -79,7 +79,7 @@ def test_ddim_of_eta_one_is_ancestral_sampling(sde, mixture):
     assert torch.equal(*ends)
 
 
-@pytest.mark.parametrize("name", ["vp", "subvp", "ve", "edm"])
+@pytest.mark.parametrize("name", ["vp", "subvp", "ve", "cosine", "edm", "flow"])
 def test_euler_maruyama_without_noise_is_euler(name, mixture):
     model, x = mixture.denoiser(PROCESSES[name]), normal(6, 2)
     ends = [sd.sample(model, x=x, solver=s, steps=30) for s in (EulerMaruyama(0.0), Euler())]

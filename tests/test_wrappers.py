@@ -37,6 +37,7 @@ from scoresde import (
     Solver,
     Step,
     SubVPSDE,
+    UniC,
     UniformGrid,
 )
 from scoresde.sde import forward_kernel
@@ -186,6 +187,27 @@ def test_churn_walks_no_span_of_a_brownian_path_twice():
 def test_what_cannot_be_wrapped_is_refused(make, match):
     with pytest.raises(ValueError, match=match):
         make()
+
+
+@pytest.mark.parametrize(
+    ("make", "name"),
+    [
+        *((Noised, "solver"), (Churned, "solver"), (Restart, "solver"), (UniC, "solver")),
+        (PredictorCorrector, "predictor"),
+        (lambda value: PredictorCorrector(corrector=value), "corrector"),
+    ],
+)
+def test_what_is_no_solver_is_refused_by_its_name(make, name):
+    with pytest.raises(TypeError, match=rf"^{name}=.* is no Solver; give an instance, Heun\("):
+        make(Heun)
+    with pytest.raises(TypeError, match=rf"^{name}='DDIM' is no Solver$"):
+        make("DDIM")
+
+
+def test_unic_sees_through_noise():
+    with pytest.raises(ValueError, match=r"solver=Noised.*does not correct itself"):
+        UniC(Noised(AdamsPC(), 0.0))
+    assert UniC(Noised(DPMSolverPP(), 0.0)).order == 3
 
 
 def test_what_cannot_be_solved_is_refused_at_the_start():

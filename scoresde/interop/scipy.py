@@ -71,8 +71,8 @@ class SciPySolver(Solver):
 
     def nfe(self, steps: int, denoise: bool) -> int:
         raise ValueError(
-            f"nfe: {self} makes the calls that it needs; give steps, and take "
-            f"DormandPrince for gradients"
+            f"nfe: {self} makes the calls that it needs, whatever the budget; give steps, or "
+            f"another solver"
         )
 
     def step(

@@ -8,6 +8,7 @@ from typing import Any
 from torch import Tensor
 
 from scoresde.denoiser import Field
+from scoresde.errors import require_kind
 from scoresde.noise import Noise
 from scoresde.sde import Level, forward_kernel
 from scoresde.solvers.base import Corrector, Solver, Step, require_shared_level
@@ -38,6 +39,7 @@ class Churned(Solver):
         inflation: factor on the added noise, S_noise of the paper.
 
     Raises:
+        TypeError: what is no solver.
         ValueError: an amount or an inflation that is negative or not finite; a solver that stays
             at a level, picks its own steps, restarts (wrap the other way round) or, at its first
             step, keeps a history; at the start of a solve, levels of each sample's own.
@@ -49,6 +51,7 @@ class Churned(Solver):
     stochastic = True
 
     def __post_init__(self) -> None:
+        require_kind(self.solver, Solver, "solver")
         require_amount(self.amount, "amount")
         require_amount(self.inflation, "inflation")
         if isinstance(self.solver, Corrector | AdaptiveSolver | DPMSolverFast | Restart):

@@ -44,8 +44,8 @@ class ERSDE(Solver):
         phi: of rho, such that phi / rho does not fall as rho rises.
 
     Raises:
-        ValueError: another number of nodes; a phi whose noise would have a negative variance,
-            here or in a step.
+        ValueError: another number of nodes; a phi whose noise would have a negative variance, or
+            that floats do not hold, here or in a step.
     """
 
     nodes: int = 3
@@ -101,9 +101,15 @@ class ERSDE(Solver):
         """Return phi / rho at stop over that at start: in [0, 1] where rho falls.
 
         Raises:
-            ValueError: more than 1 (checked for floats).
+            ValueError: more than 1, or out of the range of floats (checked for floats).
         """
-        kept = self.phi(stop) / stop / (self.phi(start) / start)
+        try:
+            kept = self.phi(stop) / stop / (self.phi(start) / start)
+        except (OverflowError, ZeroDivisionError):
+            raise ValueError(
+                f"phi={self.phi}: floats do not hold what it is at rho={stop} or at {start}; take "
+                f"a phi of less noise"
+            ) from None
         if isinstance(kept, Tensor):
             return kept.clamp(max=1.0)
         if kept > 1.0 + 1e-9:

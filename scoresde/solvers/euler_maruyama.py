@@ -28,8 +28,8 @@ class EulerMaruyama(TauSolver):
         tau: amount of noise, a number or a function of the level.
 
     Raises:
-        ValueError: a tau that is negative or not finite; at the start of a solve, f or g^2
-            infinite at its first level.
+        ValueError: a tau that is negative or not finite; at the start of a solve with noise, f or
+            g^2 infinite at its first level.
     """
 
     tau: Tau = 1.0
@@ -37,12 +37,14 @@ class EulerMaruyama(TauSolver):
     strong_order = 1
 
     def init(self, field: Field, x: Tensor, level: Level) -> None:
-        require_finite_drift(field, level, self)
+        if self.stochastic:
+            require_finite_drift(field, level, self)
 
     def step(
         self, field: Field, x: Tensor, here: Level, there: Level, state: Any, noise: Noise
     ) -> Step:
-        tau, dt, g2 = self.amount(here), there.t - here.t, field.sde.g2(here.t)
+        tau, dt = self.amount(here), there.t - here.t
+        g2 = field.sde.g2(here.t) if self.stochastic else 0.0  # it may be infinite at T
         # what the noise takes away beside the flow, -tau^2 / 2 g^2 score
         pull = 0.5 * tau * tau * g2 / here.sigma
         of_x0, of_eps = TimeFrame().coefficients(here, field.sde, field.data_std)

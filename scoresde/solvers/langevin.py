@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -14,6 +13,7 @@ from scoresde.errors import require_number
 from scoresde.noise import Noise
 from scoresde.sde import Level
 from scoresde.solvers.base import Corrector, Step
+from scoresde.solvers.reverse import Tau, amount_at, require_amount
 from scoresde.tensors import Scalar, lincomb, sqrt
 
 
@@ -66,19 +66,18 @@ class FixedLangevin(Corrector):
         step_size: e, in units of x^2, or a function from a level to it.
 
     Raises:
-        ValueError: step_size negative or not finite.
+        ValueError: step_size negative or not finite, here or in a step.
     """
 
-    step_size: float | Callable[[Level], Scalar] = 1e-6
+    step_size: Tau = 1e-6
 
     def __post_init__(self) -> None:
-        if not callable(self.step_size):
-            require_number(self.step_size, "step_size", least=0.0)
+        require_amount(self.step_size, "step_size")
 
     def step(
         self, field: Field, x: Tensor, here: Level, there: Level, state: Any, noise: Noise
     ) -> Step:
-        e = self.step_size(there) if callable(self.step_size) else self.step_size
+        e = amount_at(self.step_size, there, "step_size")
         return Step(_langevin(field, x, there, e, noise))
 
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from torch import Tensor
 
 from scoresde.denoiser import Field
-from scoresde.errors import require_integer
+from scoresde.errors import require_integer, require_kind
 from scoresde.noise import Noise
 from scoresde.sde import Level
 from scoresde.solvers.base import Corrector, Solver, Step
@@ -42,6 +42,7 @@ class PredictorCorrector(Solver):
         correct_last: correct the state at t_min.
 
     Raises:
+        TypeError: a predictor or a corrector that is no solver.
         ValueError: corrections below 1; a predictor that stays at a level, picks its own steps
             or, at its first step, keeps a history; a corrector that is none.
     """
@@ -54,6 +55,8 @@ class PredictorCorrector(Solver):
     stochastic = True
 
     def __post_init__(self) -> None:
+        require_kind(self.predictor, Solver, "predictor")
+        require_kind(self.corrector, Solver, "corrector")
         require_integer(self.corrections, "corrections", 1)
         if isinstance(self.predictor, Corrector):
             raise ValueError(f"predictor={self.predictor} stays at a level; it cannot predict")

@@ -9,7 +9,7 @@ from typing import Any
 from torch import Tensor
 
 from scoresde.denoiser import Field
-from scoresde.errors import require_integer, require_number
+from scoresde.errors import require_integer, require_kind, require_number
 from scoresde.grids import Grid, KarrasGrid
 from scoresde.noise import Noise
 from scoresde.sde import Level, forward_kernel
@@ -47,6 +47,7 @@ class Restart(Solver):
         grid: of these steps; that of the paper by default.
 
     Raises:
+        TypeError: what is no solver.
         ValueError: numbers out of range; a solver that stays at a level, picks its own steps, or
             has a budget of network calls to spend; at the start of a solve, a process that does
             not cover the interval, and levels that differ from sample to sample.
@@ -61,6 +62,7 @@ class Restart(Solver):
     stochastic = True
 
     def __post_init__(self) -> None:
+        require_kind(self.solver, Solver, "solver")
         require_number(self.bottom, "bottom", above=0.0)
         require_number(self.top, "top", above=self.bottom)
         require_integer(self.steps, "steps", 1)

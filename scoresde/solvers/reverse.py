@@ -62,10 +62,11 @@ class ReverseSolver(TauSolver):
 
         With h = lam_s - lam_t the noise of `reverse_kernel` is sigma_s e^{-tau^2 lam_s} times the
         integral of sqrt(2) tau e^{tau^2 lam} dw, which is a Brownian motion in e^{2 tau^2 lam}. So
-        finer steps follow the same path to the last bit of the noise. A tau that is a function of
-        the level runs in the clock of tau = 1, where they follow it to first order.
+        finer steps have the same noise up to the rounding of the clock. A tau above 1, whose own
+        clock would outgrow what floats tell apart, and one that is a function of the level run in
+        the clock of tau = 1, where they follow the path to first order.
         """
-        tau = 1.0 if callable(self.tau) else self.tau
+        tau = 1.0 if callable(self.tau) else min(self.tau, 1.0)
         return -exp(2.0 * tau * tau * level.lam)
 
 
@@ -83,13 +84,18 @@ def amount_at(amount: Tau, level: Level, name: str, most: float = math.inf) -> S
     """Return an amount at a level.
 
     Raises:
-        ValueError: as `require_amount`, for a function's value there (checked for floats).
+        ValueError: as `require_amount`, for a function's value there (checked for floats and for
+            tensors in host memory).
     """
     if not callable(amount):
         return amount
     value = amount(level)
     if not isinstance(value, Tensor):
-        require_amount(value, f"{name} of {amount} at t={level.t}: {name}", most)
+        found = [value]
+    else:
+        found = value.flatten().tolist() if value.device.type == "cpu" else []
+    for each in found:
+        require_amount(each, f"{name} of {amount} at t={level.t}: {name}", most)
     return value
 
 

@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 from torch import Tensor
 
 from scoresde.denoiser import Field, Prediction
-from scoresde.errors import require_integer
+from scoresde.errors import require_integer, require_kind
 from scoresde.noise import Noise
 from scoresde.sde import Level
 from scoresde.solvers.adams import AdamsPC
@@ -125,6 +125,7 @@ class UniC(Solver):
         blend: `BH1()`, `BH2()` or `Vary()`: the function B, for steps that interpolate two slopes.
 
     Raises:
+        TypeError: what is no solver.
         ValueError: nodes outside 1 to 6; a solver that draws noise, chooses its steps, stays at a
             level or corrects itself.
     """
@@ -136,6 +137,7 @@ class UniC(Solver):
     stochastic = False
 
     def __post_init__(self) -> None:
+        require_kind(self.solver, Solver, "solver")
         require_integer(self.nodes, "nodes", 1, UniP.most)
         unfit = isinstance(self.solver, (AdaptiveSolver, Corrector)) or _corrects(self.solver)
         if unfit or self.solver.stochastic:
@@ -238,10 +240,12 @@ def corrector_weights(
 
 
 def _corrects(solver: Solver) -> bool:
-    """Say whether a solver makes the step that led to a state again."""
+    """Say whether a solver, or one that it wraps, makes the step that led to a state again."""
     if isinstance(solver, SASolver):
         return solver.corrector > 0
-    return isinstance(solver, (AdamsPC, StochasticAdamsPC, UniC, UniPC))
+    wrapped = getattr(solver, "solver", None)
+    own = isinstance(solver, (AdamsPC, StochasticAdamsPC, UniC, UniPC))
+    return own or (isinstance(wrapped, Solver) and _corrects(wrapped))
 
 
 class _Known(Field):
