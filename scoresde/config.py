@@ -28,12 +28,11 @@ from ml_collections.config_dict import placeholder
 from torch import nn
 
 import scoresde
-from scoresde import atomic, data, nets
+from scoresde import atomic, data, nets, training
 from scoresde.data import Affine, Dataset
 from scoresde.denoiser import Denoiser
 from scoresde.grids import Grid
 from scoresde.sde import SDE
-from scoresde.training import losses
 
 T = TypeVar("T")
 
@@ -45,7 +44,7 @@ FILE = "config.json"
 _FUNCTIONS = (
     *(data.digits, data.moons, data.spirals, data.rings, data.gaussians8, data.checkerboard),
     *(data.npy, data.npz, data.idx, data.images, data.cifar10),
-    *(losses.sigma2, losses.likelihood, losses.edm),
+    *(training.sigma2, training.likelihood, training.edm),
     *(scoresde.feed_t, scoresde.feed_999t, scoresde.feed_log_sigma),
 )
 
@@ -226,7 +225,7 @@ def _with_unset(values: dict[str, Any]) -> dict[str, Any]:
 
 def _names() -> dict[str, Any]:
     """Return what a configuration may name: the library's classes and grids, and some functions."""
-    modules = (scoresde, data, nets, losses)
+    modules = (scoresde, data, nets, training)
     known = {k: v for m in modules for k, v in vars(m).items() if isinstance(v, type | Grid)}
     return known | {function.__name__: function for function in _FUNCTIONS}
 

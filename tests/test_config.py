@@ -13,7 +13,7 @@ import scoresde as sd
 from scoresde import config, nets
 from scoresde.data import Dataset
 from scoresde.flags import parse
-from scoresde.training import DSM, LogNormalTimes, losses
+from scoresde.training import DSM, LogNormalTimes, edm
 
 CONFIGS = sorted(Path(__file__).parents[1].joinpath("configs").glob("*.py"))
 
@@ -25,7 +25,7 @@ def test_build_makes_the_call_as_python_would():
     wanted = sd.PredictorCorrector(sd.EulerMaruyama(), sd.Langevin(snr=0.1))
     assert config.build(nested, sd.Solver) == wanted
     objective = "DSM(weighting=edm, times=LogNormalTimes(mean=-1.0, std=2.0))"
-    wanted = DSM(weighting=losses.edm, times=LogNormalTimes(-1.0, 2.0))
+    wanted = DSM(weighting=edm, times=LogNormalTimes(-1.0, 2.0))
     assert config.build(objective, DSM) == wanted
 
 

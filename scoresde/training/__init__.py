@@ -11,24 +11,14 @@ from scoresde.training.checkpoint import CheckpointError, latest, load, load_mod
 from scoresde.training.ema import EMA
 from scoresde.training.history import NonFiniteLoss, Record
 from scoresde.training.loop import Callback, train
-from scoresde.training.losses import (
-    DSM,
-    ImportanceTimes,
-    LogNormalTimes,
-    MinSNR,
-    Times,
-    UniformTimes,
-    Weighting,
-    dsm_loss,
-    edm,
-    likelihood,
-    sigma2,
-)
+from scoresde.training.losses import DSM, dsm_loss
 from scoresde.training.maximum_likelihood import MaximumLikelihood
 from scoresde.training.schedules import CosineDecay, Warmup
 from scoresde.training.signals import Preempted
 from scoresde.training.step import Batch, Objective, TrainState
 from scoresde.training.tensorboard import TensorBoard
+from scoresde.training.times import ImportanceTimes, LogNormalTimes, Times, UniformTimes
+from scoresde.training.weightings import MinSNR, Weighting, edm, likelihood, sigma2
 
 __all__ = [
     "DSM",

@@ -1,0 +1,99 @@
+"""The laws that training draws its times from."""
+
+from __future__ import annotations
+
+import math
+from abc import ABC, abstractmethod
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from scoresde.sde import SDE
+
+
+class Times(ABC):
+    """A law of training times on [t_min, T], as its quantile function."""
+
+    @abstractmethod
+    def quantile(self, sde: SDE, u: Tensor) -> tuple[Tensor, Tensor]:
+        """Map u (B,), uniform on [0, 1), to times t (B,) and their importance ratios (B,).
+
+        The ratio is the density of U[t_min, T] over that of the law: with it, any law that
+        reaches all of [t_min, T] estimates the same objective J without bias.
+        """
+
+
+@dataclass(frozen=True)
+class UniformTimes(Times):
+    """Times uniform on [t_min, T]."""
+
+    def quantile(self, sde: SDE, u: Tensor) -> tuple[Tensor, Tensor]:
+        return sde.t_min + (sde.T - sde.t_min) * u, torch.ones_like(u)
+
+
+@dataclass(frozen=True)
+class ImportanceTimes(Times):
+    """Times whose half log-SNR lam is uniform, which makes the `likelihood` weight constant.
+
+    Importance sampling as in Song et al. 2021, arXiv:2101.09258. No table of a numerical
+    distribution function is needed: g^2 / sigma^2 = -2 d lam / dt for every Gaussian diffusion.
+
+    Raises:
+        ValueError: alpha(T) = 0, where lam is infinite.
+    """
+
+    def quantile(self, sde: SDE, u: Tensor) -> tuple[Tensor, Tensor]:
+        high, low = float(sde.lam(sde.t_min)), float(sde.lam(sde.T))
+        if low == -math.inf:
+            raise ValueError(
+                f"times={self}: alpha is 0 at T={sde.T} of {sde}, where lam is infinite and "
+                f"cannot be uniform; choose a smaller T"
+            )
+        t = _times(sde, high + (low - high) * u)
+        sigma = sde.sigma(t)
+        slope = sde.g2(t) / (2.0 * sigma * sigma)
+        return t, torch.as_tensor((high - low) / (sde.T - sde.t_min) / slope)
+
+
+@dataclass(frozen=True)
+class LogNormalTimes(Times):
+    """Times with log(sigma / alpha) normal, cut off at t_min and T.
+
+    This law is part of the objective, as in EDM: the ratio is 1, and J is an expectation over
+    this law in place of U[t_min, T] (Karras et al. 2022, arXiv:2206.00364, Table 1).
+
+    Raises:
+        ValueError: mean not finite; std not positive and finite; less than 1e-6 of the law's mass
+            in the range of the process.
+    """
+
+    mean: float = -1.2
+    std: float = 1.2
+
+    def __post_init__(self) -> None:
+        if not (math.isfinite(self.mean) and 0.0 < self.std < math.inf):
+            raise ValueError(
+                f"mean={self.mean}, std={self.std}: need finite numbers, and a positive std"
+            )
+
+    def quantile(self, sde: SDE, u: Tensor) -> tuple[Tensor, Tensor]:
+        ends = -float(sde.lam(sde.t_min)), -float(sde.lam(sde.T))
+        low, high = (_normal_cdf((end - self.mean) / self.std) for end in ends)
+        if high - low < 1e-6:
+            raise ValueError(
+                f"times={self}: log(sigma / alpha) of {sde} lies in {ends}, which this law all "
+                f"but misses; choose another mean or std"
+            )
+        z = torch.special.ndtri(low + (high - low) * u)
+        return _times(sde, -(self.mean + self.std * z)), torch.ones_like(u)
+
+
+def _normal_cdf(z: float) -> float:
+    return 0.5 * math.erfc(-z / math.sqrt(2.0))
+
+
+def _times(sde: SDE, lam: Tensor) -> Tensor:
+    t = sde.t_at(lam)
+    assert isinstance(t, Tensor)
+    return t.clamp(sde.t_min, sde.T)  # the inverse may round beyond the ends
