@@ -65,39 +65,36 @@ def defaults() -> Config:
     config.objective = (
         "DSM(weighting=edm, times=LogNormalTimes(mean=-0.7, std=1.8), label_dropout=0.25)"
     )
-    config.optim = ConfigDict({"lr": 2e-3, "warmup": 100, "decay": True})
-    config.train = ConfigDict(
-        {
-            "steps": 5000,
-            "batch_size": 64,
-            "ema_decay": 0.999,
-            "grad_clip": 1.0,
-            "amp": "auto",  # bfloat16: "on", "off", or where the processor is made for it
-            "flip": False,  # mirror images at random
-            "checkpoint_every": 2500,
-            "log_every": 50,
-            "tensorboard": False,
-            "sample_every": 0,  # steps between grids of samples in TensorBoard; 0 is never
-        }
-    )
-    config.sample = ConfigDict(
-        {
-            "solver": "AdamsPC()",
-            "grid": placeholder(str),  # such as "LogSNRGrid()"; or the default for data_std
-            "steps": 20,
-            "batch_size": 500,
-        }
-    )
-    config.likelihood = ConfigDict(
-        {
-            "solver": "AdamsPC()",
-            "grid": placeholder(str),
-            "steps": 32,
-            "trace": "Flipped(Hutchinson(n=4))",
-            "control_variate": False,  # whether the trace is less that of the data's Gaussian
-            "batch_size": 200,
-        }
-    )
+    config.optim = {"lr": 2e-3, "warmup": 100, "decay": True}
+    config.train = {
+        "steps": 5000,
+        "batch_size": 64,
+        "ema_decay": 0.999,
+        "grad_clip": 1.0,
+        "amp": "auto",  # bfloat16: "on", "off", or where the processor is made for it
+        "flip": False,  # mirror images at random
+        "dequantise": True,  # grey levels uniformly over their bins; False suits the ELBO
+        "checkpoint_every": 2500,
+        "log_every": 50,
+        "tensorboard": False,
+        "sample_every": 0,  # steps between grids of samples in TensorBoard; 0 is never
+    }
+    config.sample = {
+        "solver": "AdamsPC()",
+        "grid": placeholder(str),  # such as "LogSNRGrid()"; or the default for data_std
+        "steps": 20,
+        "batch_size": 500,
+    }
+    config.likelihood = {
+        "method": "flow",  # or "elbo": of grey levels themselves, unless they are dequantised
+        "levels": 100,  # of the ELBO, network calls
+        "solver": "AdamsPC()",
+        "grid": placeholder(str),
+        "steps": 32,
+        "trace": "Flipped(Hutchinson(n=4))",
+        "control_variate": False,  # whether the trace is less that of the data's Gaussian
+        "batch_size": 200,
+    }
     return config
 
 
@@ -178,7 +175,9 @@ def identity(config: Config, transform: Affine) -> dict[str, Any]:
     """
     names = ("data", "conditional", "low", "high", "net")
     shared = {name: config[name] for name in names} | {"transform": asdict(transform)}
-    return shared | {name: config.train[name] for name in ("batch_size", "flip")}
+    shared |= {name: config.train[name] for name in ("batch_size", "flip")}
+    # runs of before there was a choice are of dequantised data, and say nothing of it
+    return shared if config.train.dequantise else shared | {"dequantise": False}
 
 
 def settle(config: Config, transform: Affine, data_std: float) -> Config:
@@ -209,18 +208,25 @@ def save(config: Config, workdir: Path) -> None:
 def load(workdir: Path) -> Config:
     """Return the configuration of the run in a folder.
 
+    Keys that are younger than the run have their default, which is how runs were before.
+
     Raises:
         FileNotFoundError: there is no run.
     """
     path = workdir / FILE
     if not path.is_file():
         raise FileNotFoundError(f"workdir={workdir}: no {FILE} there; `scoresde train` makes it")
-    return ConfigDict(json.loads(path.read_text(), object_hook=_with_unset))
+    stored = json.loads(path.read_text())
+    for name, section in defaults().to_dict().items():
+        if isinstance(section, dict):
+            stored[name] = section | stored.get(name, {})
+    return ConfigDict(_with_unset(stored))
 
 
 def _with_unset(values: dict[str, Any]) -> dict[str, Any]:
     """Return values with None as text that is not set, which a flag may set."""
-    return {key: placeholder(str) if value is None else value for key, value in values.items()}
+    nested = {k: _with_unset(v) if isinstance(v, dict) else v for k, v in values.items()}
+    return {k: placeholder(str) if v is None else v for k, v in nested.items()}
 
 
 def _names() -> dict[str, Any]:

@@ -62,9 +62,22 @@ class Run:
         return self.model.sde.prior(x.mean(0).to(self.device), x.var(0).to(self.device))
 
     def held_out(self, n: int | None = None) -> Tensor:
-        """Return the first n test samples in model space, dequantised the same way every time."""
+        """Return the first n test samples in model space, as the likelihood is to measure them.
+
+        Grey levels are dequantised the same way every time, or in the middles of their bins for a
+        likelihood of their own.
+        """
         generator = torch.Generator().manual_seed(self.config.seed)
-        return self.transform.forward(self.data.test[:n], generator)
+        return self.transform.forward(self.data.test[:n], None if self.of_levels else generator)
+
+    @property
+    def of_levels(self) -> bool:
+        """Whether likelihoods are of grey levels themselves: the ELBO of a model trained on them.
+
+        By the flow they are of dequantised data, whatever the model was trained on.
+        """
+        by_elbo = self.config.likelihood.method == "elbo"
+        return by_elbo and not self.config.train.dequantise and self.transform.levels is not None
 
     def settings(self, section: str) -> dict[str, Any]:
         """Return the solver of a section of the configuration, with its grid and steps."""
@@ -91,6 +104,11 @@ def build_run(config: Config) -> Run:
             raise ValueError(f"config.likelihood.solver: {solver} is stochastic, the flow is not")
         _grid(config, section)
     configs.build_at(config, "likelihood.trace", Trace)
+    method, levels = config.likelihood.method, config.likelihood.levels
+    if method not in ("flow", "elbo"):
+        raise ValueError(f"config.likelihood.method={method!r} must be 'flow' or 'elbo'")
+    if levels < 2:
+        raise ValueError(f"config.likelihood.levels={levels}: at least 2, for a standard error")
     data, transform = configs.build_data(config)
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     model = configs.build_model(config, data, transform).to(device)
@@ -204,7 +222,7 @@ def _amp(word: str) -> bool | None:
 
 
 def _stream(run: Run) -> Batch:
-    """Return the batches of a run as a function of the step, dequantised."""
+    """Return the batches of a run as a function of the step, dequantised if so set."""
     config, data = run.config, run.data
     labels = data.train_labels if config.conditional else None
     stream, upcoming = None, -1
@@ -224,7 +242,8 @@ def _stream(run: Run) -> Batch:
         # the global generator follows from the seed and the step here
         generator = torch.default_generator
         x = random_flip(x, generator) if config.train.flip else x
-        return run.transform.forward(x, generator), None if label is None else {"label": label}
+        noise = generator if config.train.dequantise else None
+        return run.transform.forward(x, noise), None if label is None else {"label": label}
 
     return batch
 

@@ -13,12 +13,13 @@ from conftest import generator
 from torch import Tensor, nn
 from training_helpers import legendre
 
-from scoresde import SDE, VPSDE, Denoiser, RectifiedFlow, feed_t
+from scoresde import SDE, VPSDE, Denoiser, Gaussian, RectifiedFlow, elbo, feed_t
 from scoresde.denoiser import Predicts
 from scoresde.tensors import per_sample
 from scoresde.training import (
     DSM,
     ImportanceTimes,
+    InformationTimes,
     MinSNR,
     Times,
     UniformTimes,
@@ -106,6 +107,24 @@ def test_likelihood_weighting_measures_information(sde: SDE):
     snr = torch.tensor([math.exp(2 * float(sde.lam(s))) for s in (sde.t_min, sde.T)])
     start, stop = 0.5 * torch.log1p(C**2 * snr.double())
     torch.testing.assert_close(0.5 * (sde.T - sde.t_min) * j, start - stop, rtol=1e-6, atol=0)
+
+
+def test_likelihood_training_estimates_the_diffusion_term_of_the_elbo(sde: SDE):
+    # for white Gaussian data the exact score's integrand is the same at every s, alpha(T) = 0 too
+    model = exact(sde)
+    x0, eps, w_eps = hermite(3)
+    u, w_u = legendre(16)
+    t, ratio = InformationTimes(C).quantile(sde, u)
+    loss = dsm_loss(
+        model, x0.repeat(len(u), 1), t.repeat_interleave(len(x0)), eps.repeat(len(u), 1),
+        likelihood,
+    )  # fmt: skip
+    each = 0.5 * (sde.T - sde.t_min) * ratio * (loss.reshape(len(u), -1) @ w_eps)
+    torch.testing.assert_close(each, each.mean().expand_as(each), rtol=1e-6, atol=0)
+    x = torch.full((1, 1), C, dtype=torch.float64)  # where every draw of the bound is exact
+    white = Gaussian(x.new_zeros(1), C * C * torch.eye(1, dtype=torch.float64))
+    bound = elbo(white.denoiser(sde), x, n=4, seed=0)
+    assert float(w_u @ each) == pytest.approx(-float(bound.parts["diffusion"]), rel=1e-6)
 
 
 def test_linear_fit_recovers_the_score():

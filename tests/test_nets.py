@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch.func import grad, jvp, vjp, vmap
 
-from scoresde.nets import MLP, UNet
+from scoresde.nets import MLP, UNet, fourier_features
 
 TINY = {"width": 8, "multipliers": (1, 2), "blocks": 1, "num_classes": 3}
 NCSNPP = {
@@ -20,6 +20,7 @@ NETS = {
     "1-d": (lambda: UNet(2, dims=1, **TINY), (2, 8)),
     "2-d": (lambda: UNet(1, dims=2, **TINY), (1, 8, 4)),
     "3-d": (lambda: UNet(1, dims=3, **TINY), (1, 4, 2, 4)),
+    "fourier input": (lambda: UNet(2, **TINY, input_periods=(9.0, 6.0)), (2, 8, 4)),
     "ncsn++": (lambda: UNet(3, **TINY, **NCSNPP), (3, 8, 8)),
 }
 
@@ -245,3 +246,28 @@ def test_mlp_refuses_other_inputs():
         MLP(2)(torch.zeros(2, 3), T)
     with pytest.raises(ValueError, match="num_classes=K"):
         MLP(2)(torch.zeros(2, 2), T, torch.tensor([0, 1]))
+
+
+def test_fourier_features_repeat_at_their_periods():
+    x, periods = torch.rand(2, 3, 4, dtype=torch.float64), (0.5, 2.0)
+    found = fourier_features(x, periods)
+    assert found.shape == (2, 15, 4)
+    assert torch.equal(found[:, :3], x)
+    waves = found[:, 3:].unflatten(1, (2, 2, 3))  # period, sine and cosine, channel
+    torch.testing.assert_close(waves.square().sum(2), torch.ones(2, 2, 3, 4).double())
+    for i, period in enumerate(periods):
+        shifted = fourier_features(x + period, periods)[:, 3:].unflatten(1, (2, 2, 3))
+        quarter = fourier_features(x + period / 4, periods)[:, 3:].unflatten(1, (2, 2, 3))
+        torch.testing.assert_close(shifted[:, i], waves[:, i])
+        torch.testing.assert_close(quarter[:, i, 0], waves[:, i, 1])
+    assert fourier_features(x, ()) is x
+    with pytest.raises(ValueError, match=r"periods=.*must be positive"):
+        fourier_features(x, (1.0, 0.0))
+
+
+def test_fourier_features_are_the_first_layers_alone():
+    plain, more = UNet(2, **TINY).state_dict(), UNet(2, **TINY, input_periods=(0.5,)).state_dict()
+    assert plain.keys() == more.keys()
+    other = {name for name in plain if plain[name].shape != more[name].shape}
+    assert other == {"stem.weight"}
+    assert more["stem.weight"].shape[1] == 6

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import silu
 
+from scoresde.nets.fourier import fourier_features
 from scoresde.nets.layers import (
     Conditioning,
     Resample,
@@ -55,6 +56,7 @@ class UNet(nn.Module):
         skip_rescale: divide every residual sum by sqrt(2).
         resample: taps of the filter with which the resolution changes, such as (1, 3, 3, 1).
         progressive_input: add a downsampled copy of x to each level ("residual" in Song et al.).
+        input_periods: of the `fourier_features` that the first layer sees beside x, in units of x.
 
     Raises:
         ValueError: an argument out of its range; when called, an x, t or label that does not fit,
@@ -79,6 +81,7 @@ class UNet(nn.Module):
         skip_rescale: bool = True,
         resample: Sequence[float] = (1.0, 1.0),
         progressive_input: bool = False,
+        input_periods: Sequence[float] = (),
     ) -> None:
         super().__init__()
         _check_sizes(channels, width, multipliers, blocks, attention, heads, dims)
@@ -94,7 +97,8 @@ class UNet(nn.Module):
         sizes = [b.modulation for b in (*down, *middle, *up)]
         sinusoids = _sinusoids(embedding, width, time_scale)
         self.conditioning = Conditioning(sinusoids, 4 * width, sizes, num_classes)
-        self.stem = conv(dims, channels, width)
+        self.input_periods = tuple(input_periods)
+        self.stem = conv(dims, channels * (1 + 2 * len(self.input_periods)), width)
         self.down, self.middle, self.up = map(nn.ModuleList, (down, middle, up))
         self.pyramid = nn.ModuleList()
         for inputs, outputs in pairwise([channels, *widths[:-1]]) if progressive_input else ():
@@ -109,7 +113,7 @@ class UNet(nn.Module):
         self._check(x)
         modulations = iter(self.conditioning(x, t, label))
         pyramid, copy = iter(self.pyramid), x
-        h = self.stem(x)
+        h = self.stem(fourier_features(x, self.input_periods))
         skips = [h]
         for block in self.down:
             h = block(h, next(modulations))

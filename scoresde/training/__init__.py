@@ -17,7 +17,13 @@ from scoresde.training.schedules import CosineDecay, Warmup
 from scoresde.training.signals import Preempted
 from scoresde.training.step import Batch, Objective, TrainState
 from scoresde.training.tensorboard import TensorBoard
-from scoresde.training.times import ImportanceTimes, LogNormalTimes, Times, UniformTimes
+from scoresde.training.times import (
+    ImportanceTimes,
+    InformationTimes,
+    LogNormalTimes,
+    Times,
+    UniformTimes,
+)
 from scoresde.training.weightings import MinSNR, Weighting, edm, likelihood, sigma2
 
 __all__ = [
@@ -29,6 +35,7 @@ __all__ = [
     "CorruptCheckpoint",
     "CosineDecay",
     "ImportanceTimes",
+    "InformationTimes",
     "LogNormalTimes",
     "MaximumLikelihood",
     "MinSNR",

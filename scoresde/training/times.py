@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from scoresde.sde import SDE
+from scoresde.tensors import softplus
 
 
 class Times(ABC):
@@ -54,6 +55,41 @@ class ImportanceTimes(Times):
         sigma = sde.sigma(t)
         slope = sde.g2(t) / (2.0 * sigma * sigma)
         return t, torch.as_tensor((high - low) / (sde.T - sde.t_min) / slope)
+
+
+@dataclass(frozen=True)
+class InformationTimes(Times):
+    """Times whose s = log(r / sigma) is uniform, with r = sqrt(alpha^2 c^2 + sigma^2).
+
+    s = log(1 + c^2 SNR) / 2 is what x_t tells of white Gaussian data of deviation c, in nats per
+    dimension. With the `likelihood` weight, (T - t_min) J / 2 is the integral of |v - v^|^2 / D ds
+    in the polar frame: the diffusion term of `scoresde.elbo`, by the same law of levels. The mean
+    of |v|^2 / D is 1 for such data, so its variance is bounded where lam falls to -inf as well.
+
+    Attributes:
+        data_std: c, of the data in model space.
+
+    Raises:
+        ValueError: data_std that is not positive and finite.
+    """
+
+    data_std: float = 1.0
+
+    def __post_init__(self) -> None:
+        if not 0.0 < self.data_std < math.inf:
+            raise ValueError(f"data_std={self.data_std} must be positive and finite")
+
+    def quantile(self, sde: SDE, u: Tensor) -> tuple[Tensor, Tensor]:
+        high, low = (self._information(sde, t) for t in (sde.t_min, sde.T))
+        s = low + (high - low) * (1.0 - u)  # in this order: above 0 where low is 0
+        lam = 0.5 * torch.log(torch.expm1(2.0 * s)) - math.log(self.data_std)
+        t = _times(sde, lam)
+        # ds / dlam = (alpha c / r)^2, and -dlam / dt = g^2 / (2 sigma^2)
+        slope = -torch.expm1(-2.0 * s) * sde.g2(t) / (2.0 * torch.as_tensor(sde.sigma(t)) ** 2)
+        return t, (high - low) / (sde.T - sde.t_min) / slope
+
+    def _information(self, sde: SDE, t: float) -> float:
+        return 0.5 * float(softplus(2.0 * (sde.lam(t) + math.log(self.data_std))))
 
 
 @dataclass(frozen=True)
