@@ -19,8 +19,8 @@ from dataclasses import asdict
 from itertools import chain, repeat
 from operator import attrgetter
 from pathlib import Path
-from types import FunctionType
-from typing import Any, TypeVar
+from types import FunctionType, UnionType
+from typing import Any, TypeVar, get_args
 
 import torch
 from ml_collections import ConfigDict
@@ -30,7 +30,7 @@ from torch import nn
 import scoresde
 from scoresde import atomic, data, nets, training
 from scoresde.data import Affine, Dataset
-from scoresde.denoiser import Denoiser
+from scoresde.denoiser import BaseDenoiser, Denoiser
 from scoresde.grids import Grid
 from scoresde.sde import SDE
 
@@ -39,12 +39,15 @@ T = TypeVar("T")
 Config = Any
 """An `ml_collections.ConfigDict`, whose keys no type checker knows."""
 
+OBJECTIVE: Any = training.DSM | training.SlicedScoreMatching | training.LearnedUncertainty
+"""What a run can be trained by."""
+
 FILE = "config.json"
 
 _FUNCTIONS = (
     *(data.digits, data.moons, data.spirals, data.rings, data.gaussians8, data.checkerboard),
     *(data.npy, data.npz, data.idx, data.images, data.cifar10),
-    *(training.sigma2, training.likelihood, training.edm),
+    *(training.sigma2, training.likelihood, training.edm, training.velocity),
     *(scoresde.feed_t, scoresde.feed_999t, scoresde.feed_log_sigma),
 )
 
@@ -120,7 +123,7 @@ def build(call: str, kind: type[T], **given: Any) -> T:
         return result
     if isinstance(tree, ast.Name):
         raise ValueError(f"{call!r} is a name; write the call, such as '{call}()'")
-    raise ValueError(f"{call!r} is a {type(result).__name__}, but a {kind.__name__} is needed")
+    raise ValueError(f"{call!r} is a {type(result).__name__}, but a {_told(kind)} is needed")
 
 
 def build_at(config: Config, key: str, kind: type[T], **given: Any) -> T:
@@ -147,7 +150,7 @@ def build_data(config: Config) -> tuple[Dataset, Affine]:
     return dataset, Affine.bins(dataset.levels, config.low, config.high)
 
 
-def build_model(config: Config, dataset: Dataset, transform: Affine) -> Denoiser:
+def build_model(config: Config, dataset: Dataset, transform: Affine) -> BaseDenoiser:
     """Return the untrained denoiser of a run; its weights follow from the seed."""
     shape = dataset.shape
     with torch.random.fork_rng(devices=[]):
@@ -165,7 +168,9 @@ def build_model(config: Config, dataset: Dataset, transform: Affine) -> Denoiser
     if std is None:
         std = float(transform.forward(dataset.train[:10_000]).double().std())
     sde, feed = build_at(config, "sde", SDE), build_at(config, "time_input", FunctionType)
-    return Denoiser(net, sde, config.predicts, data_std=std, time_input=feed)
+    model = Denoiser(net, sde, config.predicts, data_std=std, time_input=feed)
+    uncertain = isinstance(build_at(config, "objective", OBJECTIVE), training.LearnedUncertainty)
+    return training.WithUncertainty(model) if uncertain else model
 
 
 def identity(config: Config, transform: Affine) -> dict[str, Any]:
@@ -270,7 +275,7 @@ def _look_up(name: str, call: str, kind: Any) -> Any:
     names = _names()
     if name not in names:
         wanted = [known for known, value in names.items() if _gives(value, kind)]
-        of_the_kind = f"; a {kind.__name__} is needed" if isinstance(kind, type) else ""
+        of_the_kind = f"; a {_told(kind)} is needed" if isinstance(kind, type | UnionType) else ""
         nearest = _nearest(name, wanted) or of_the_kind
         raise ValueError(f"{call!r}: the library has no {name!r}{nearest}")
     return names[name]
@@ -278,12 +283,16 @@ def _look_up(name: str, call: str, kind: Any) -> Any:
 
 def _gives(value: Any, kind: Any) -> bool:
     """Return whether a value is of a kind, or makes one when it is called."""
-    if not isinstance(kind, type):  # a union or an alias, of which this is not asked
+    if not isinstance(kind, type | UnionType):  # an alias, of which this is not asked
         return True
     made = value
     if isinstance(value, FunctionType):
         made = inspect.signature(value, eval_str=True).return_annotation
     return isinstance(value, kind) or (isinstance(made, type) and issubclass(made, kind))
+
+
+def _told(kind: Any) -> str:
+    return " or ".join(part.__name__ for part in get_args(kind) or (kind,))
 
 
 def _nearest(name: str, names: Iterable[str]) -> str:

@@ -22,7 +22,6 @@ from scoresde.sampling import solve
 from scoresde.sde import Prior
 from scoresde.solvers import AdaptiveSolver, Solver
 from scoresde.training import (
-    DSM,
     Batch,
     CosineDecay,
     Record,
@@ -134,7 +133,7 @@ def train_run(config: Config, workdir: Path) -> Run:
         ValueError: a checkpoint of another configuration in the folder, which is left as it is;
             settings that are out of range, or that the data do not allow.
     """
-    objective = configs.build_at(config, "objective", DSM)
+    objective = configs.build_at(config, "objective", configs.OBJECTIVE)
     optim, chosen, schedule = config.optim, config.train, _schedule(config)
     run = build_run(configs.recall(config, workdir))
     board = _tensorboard(run, workdir)

@@ -13,7 +13,7 @@ from conftest import generator
 from torch import Tensor, nn
 from training_helpers import legendre
 
-from scoresde import SDE, VPSDE, Denoiser, Gaussian, RectifiedFlow, elbo, feed_t
+from scoresde import EDMSDE, SDE, VPSDE, Denoiser, Gaussian, RectifiedFlow, elbo, feed_t
 from scoresde.denoiser import Predicts
 from scoresde.tensors import per_sample
 from scoresde.training import (
@@ -27,6 +27,7 @@ from scoresde.training import (
     edm,
     likelihood,
     sigma2,
+    velocity,
 )
 
 C = 0.7  # deviation of the data
@@ -65,6 +66,13 @@ class ExactNet(nn.Module):
 def exact(sde: SDE, predicts: Predicts = "v", data_std: float = 0.5) -> Denoiser:
     net = ExactNet(predicts, sde, data_std)
     return Denoiser(net, sde, predicts, data_std=data_std, time_input=feed_t)
+
+
+class Off(nn.Module):
+    """A network that is wrong everywhere, smoothly, in x and t."""
+
+    def forward(self, x: Tensor, t: Tensor) -> Tensor:
+        return torch.sin(2 * x) + per_sample(t, x).to(x.dtype).cos() * x
 
 
 def hermite(n: int = 4) -> tuple[Tensor, Tensor, Tensor]:
@@ -192,7 +200,53 @@ class TestWeightings:
         weight = MinSNR(gamma=3.0)(level, exact(sde)) * snr
         torch.testing.assert_close(weight, snr.clamp(max=3.0), rtol=1e-12, atol=0)
 
-    @pytest.mark.parametrize("weighting", [sigma2, likelihood, edm, MinSNR()])
+    def test_velocity_is_the_squared_error_of_dx_dt(self, sde: SDE):
+        model = Denoiser(Off(), sde, "v", time_input=feed_t)
+        x0, eps, _ = hermite()
+        for t in interior(sde):
+            truth = sde.dalpha(t) * x0 + sde.dsigma(t) * eps
+            error = model(sde.perturb(x0, t, eps), sde.level(t)).velocity - truth
+            loss = dsm_loss(model, x0, t.repeat(len(x0)), eps, velocity)
+            torch.testing.assert_close(loss, error.square().reshape(-1), rtol=1e-8, atol=1e-12)
+
+    def test_velocity_is_flow_matching_on_straight_paths(self):
+        # (Liu et al. 2022, eq. 1), up to the last time before alpha = 0 in single precision
+        net, t = Off(), torch.tensor([1e-3, 0.4, 0.9, 1.0 - 1e-4])
+        model = Denoiser(net, RectifiedFlow(), "velocity", time_input=feed_t)
+        x0, eps = (torch.randn(4, 3, generator=generator(seed)) for seed in (0, 1))
+        out = net((1 - t[:, None]) * x0 + t[:, None] * eps, t)
+        plain = (out - (eps - x0)).square().mean(1)
+        loss = dsm_loss(model, x0, t.double(), eps, velocity)
+        torch.testing.assert_close(loss, plain, rtol=5e-3, atol=1e-5)
+
+    def test_edm_is_table_1(self):
+        # Karras et al. 2022, arXiv:2206.00364, Table 1 and eq. 2, with sigma = t
+        net, c, sigma = Off(), 0.5, torch.tensor([0.002, 0.3, 2.0, 80.0]).double()
+        model = Denoiser(net, EDMSDE(), "edm", data_std=c)
+        x0, eps = (torch.randn(4, 3, generator=generator(s)).double() for s in (0, 1))
+        s = sigma[:, None]
+        x = x0 + s * eps
+        skip, out = c**2 / (s**2 + c**2), s * c / (s**2 + c**2).sqrt()
+        fed, noise = x / (s**2 + c**2).sqrt(), sigma.log() / 4
+        denoised = skip * x + out * net(fed, noise.float())
+        torch.testing.assert_close(model(x, EDMSDE().level(s)).x0, denoised, rtol=1e-6, atol=1e-9)
+        weight = (sigma**2 + c**2) / (sigma * c) ** 2
+        expected = weight * (denoised - x0).square().mean(1)
+        loss = dsm_loss(model, x0, sigma, eps, edm)
+        torch.testing.assert_close(loss, expected, rtol=1e-5, atol=0)
+
+    def test_song_s_likelihood_weight_on_the_score(self, sde: SDE):
+        # g^2 |score error|^2 (Song et al. 2021, arXiv:2101.09258, eq. 7 with lambda = g^2)
+        model = Denoiser(Off(), sde, "v", time_input=feed_t)
+        x0, eps, _ = hermite()
+        for t in interior(sde):
+            error = model(sde.perturb(x0, t, eps), sde.level(t)).score + eps / sde.sigma(t)
+            loss = dsm_loss(model, x0, t.repeat(len(x0)), eps, likelihood)
+            torch.testing.assert_close(
+                loss, sde.g2(t) * error.square().reshape(-1), rtol=1e-8, atol=1e-12
+            )
+
+    @pytest.mark.parametrize("weighting", [sigma2, likelihood, edm, velocity, MinSNR()])
     def test_floats_and_tensors_agree(self, sde: SDE, weighting):
         t = interior(sde)
         tensors = torch.as_tensor(weighting(sde.level(t), exact(sde)), dtype=t.dtype).expand(5)

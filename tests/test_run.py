@@ -12,6 +12,7 @@ from scoresde.demo import demo
 from scoresde.grids import default_grid
 from scoresde.likelihood import DiscretisedGaussian, elbo
 from scoresde.noise import SeededNoise
+from scoresde.training import WithUncertainty
 
 
 def tiny(data="moons(n=200)"):
@@ -147,6 +148,16 @@ def test_by_the_elbo_dequantised_data_have_a_density_and_by_the_flow_all_are(tmp
     done.config.likelihood.method, done.config.train.dequantise = "flow", False
     assert torch.equal(done.held_out(3), dequantised)
     assert not measure.evaluator(done)(x, rows).bound
+
+
+def test_a_learnt_uncertainty_is_trained_and_kept_beside_the_denoiser(tmp_path):
+    settings = tiny("digits()")
+    settings.objective = f"LearnedUncertainty(objective={settings.objective})"
+    done = run.train_run(settings, tmp_path)
+    assert isinstance(done.model, WithUncertainty)
+    loaded = run.load_run(tmp_path, config.load(tmp_path))
+    drawn = [run.draw(each, 3)[0] for each in (done, loaded)]
+    assert torch.equal(*drawn)
 
 
 def test_batches_are_of_the_middles_of_bins_unless_they_are_dequantised(tmp_path):

@@ -13,6 +13,7 @@ from training_helpers import legendre
 
 from scoresde import EDMSDE, SDE, Denoiser, RectifiedFlow
 from scoresde.training import (
+    DiscreteTimes,
     ImportanceTimes,
     InformationTimes,
     LogNormalTimes,
@@ -93,6 +94,33 @@ def test_log_normal_is_the_law_of_edm():
     assert (ratio == 1).all()
 
 
+def test_log_normal_is_logit_normal_on_a_rectified_flow():
+    u = torch.tensor([0.1, 0.5, 0.9], dtype=torch.float64)
+    t, ratio = LogNormalTimes(0.3, 0.8).quantile(RectifiedFlow(), u)
+    torch.testing.assert_close(t, torch.sigmoid(0.3 + 0.8 * torch.special.ndtri(u)))
+    assert (ratio == 1).all()
+
+
+def test_discrete_times_are_those_of_smld():
+    # Song and Ermon 2019: a geometric ladder from sigma_min to sigma_max, each level as likely
+    sde, n = PROCESSES["ve"], 5
+    t, ratio = DiscreteTimes(n).draw(sde, n, generator(0))
+    ladder = torch.logspace(math.log10(0.01), 1.0, n, dtype=torch.float64)
+    torch.testing.assert_close(sde.sigma(t).sort().values, ladder)
+    assert (ratio == 1).all()
+    ends, _ = DiscreteTimes(n).quantile(sde, t.new_tensor([0.0, 0.1999, 0.8001, 1.0]))
+    assert ends.tolist() == [0.0, 0.0, 1.0, 1.0]
+
+
+@pytest.mark.parametrize("n", [2, 7, 1000])
+def test_discrete_times_lie_in_the_range_of_the_process(n: int):
+    for sde in PROCESSES.values():
+        t, _ = DiscreteTimes(n).quantile(sde, (torch.arange(n).double() + 0.5) / n)
+        assert t[0] == sde.t_min
+        assert t[-1] == sde.T
+        assert (t.diff() > 0).all()
+
+
 def test_log_normal_is_cut_off_in_proportion():
     sde = replace(EDMSDE(), t_min=math.exp(-1.2))  # half of the mass
     t, _ = LogNormalTimes().quantile(sde, torch.tensor([0.0, 0.5]).double())
@@ -108,6 +136,8 @@ def test_refusals():
         LogNormalTimes(mean=40.0).quantile(PROCESSES["vp"], u)
     with pytest.raises(ValueError, match="std=0"):
         LogNormalTimes(std=0.0)
+    with pytest.raises(ValueError, match="n=1"):
+        DiscreteTimes(1)
     with pytest.raises(ValueError, match="data_std=0"):
         InformationTimes(0.0)
     with pytest.raises(ValueError, match="mean=nan"):

@@ -15,16 +15,19 @@ from scoresde.training.losses import DSM, dsm_loss
 from scoresde.training.maximum_likelihood import MaximumLikelihood
 from scoresde.training.schedules import CosineDecay, Warmup
 from scoresde.training.signals import Preempted
+from scoresde.training.sliced import SlicedScoreMatching, ssm_loss
 from scoresde.training.step import Batch, Objective, TrainState
 from scoresde.training.tensorboard import TensorBoard
 from scoresde.training.times import (
+    DiscreteTimes,
     ImportanceTimes,
     InformationTimes,
     LogNormalTimes,
     Times,
     UniformTimes,
 )
-from scoresde.training.weightings import MinSNR, Weighting, edm, likelihood, sigma2
+from scoresde.training.uncertainty import LearnedUncertainty, WithUncertainty
+from scoresde.training.weightings import MinSNR, Weighting, edm, likelihood, sigma2, velocity
 
 __all__ = [
     "DSM",
@@ -34,8 +37,10 @@ __all__ = [
     "CheckpointError",
     "CorruptCheckpoint",
     "CosineDecay",
+    "DiscreteTimes",
     "ImportanceTimes",
     "InformationTimes",
+    "LearnedUncertainty",
     "LogNormalTimes",
     "MaximumLikelihood",
     "MinSNR",
@@ -43,12 +48,14 @@ __all__ = [
     "Objective",
     "Preempted",
     "Record",
+    "SlicedScoreMatching",
     "TensorBoard",
     "Times",
     "TrainState",
     "UniformTimes",
     "Warmup",
     "Weighting",
+    "WithUncertainty",
     "dsm_loss",
     "edm",
     "latest",
@@ -57,5 +64,7 @@ __all__ = [
     "load_model",
     "save",
     "sigma2",
+    "ssm_loss",
     "train",
+    "velocity",
 ]

@@ -42,7 +42,7 @@ def dsm_loss(
     Raises:
         ValueError: x0 of integers, or shapes that do not fit.
     """
-    _require_floats(x0)
+    require_floats(x0)
     if t.shape != x0.shape[:1] or eps.shape != x0.shape:
         raise ValueError(
             f"t {tuple(t.shape)}, eps {tuple(eps.shape)}: need (B,) and the shape of x0, "
@@ -56,7 +56,8 @@ def dsm_loss(
     return lincomb((weight, error.square().flatten(1).mean(1)))
 
 
-def _require_floats(x0: Tensor) -> None:
+def require_floats(x0: Tensor) -> None:
+    """Raise ValueError, with what to do, for integers."""
     if not x0.is_floating_point():
         raise ValueError(
             f"x0: dtype {x0.dtype} where floats are meant; map integer data to model space with "
@@ -73,8 +74,7 @@ class DSM:
         times: the law of t.
         stratified: draw one t from each of B equal quantiles of the law, in random order, which
             takes the spread of t out of the loss's variance (Kingma et al. 2021,
-            arXiv:2107.00630, App. I.1). The order is random so that every row of a batch sees
-            every t, even where rows are sorted.
+            arXiv:2107.00630, App. I.1).
         label_dropout: probability of a label being replaced by -1, "no class", for classifier-free
             guidance (Ho and Salimans 2022, arXiv:2207.12598, Alg. 1).
 
@@ -100,17 +100,23 @@ class DSM:
         cond: Mapping[str, Any] | None = None,
     ) -> Tensor:
         """Return the batch's mean loss, of data x0 (B, *), with draws from the generator alone."""
-        _require_floats(x0)
-        t, ratio = self.times.quantile(model.sde, self._uniform(len(x0), generator))
+        losses, ratio, _ = self.each(model, x0, generator, cond)
+        return lincomb((ratio, losses)).mean()
+
+    def each(
+        self,
+        model: BaseDenoiser,
+        x0: Tensor,
+        generator: torch.Generator,
+        cond: Mapping[str, Any] | None = None,
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """Return each sample's weighted loss, importance ratio and time, all (B,)."""
+        require_floats(x0)
+        t, ratio = self.times.draw(model.sde, len(x0), generator, self.stratified)
         eps = torch.empty_like(x0).normal_(generator=generator)
         if self.label_dropout > 0.0:
             cond = self._drop_labels(cond or {}, generator)
-        return lincomb((ratio, dsm_loss(model, x0, t, eps, self.weighting, cond))).mean()
-
-    def _uniform(self, n: int, generator: torch.Generator) -> Tensor:
-        kind = {"generator": generator, "device": generator.device}
-        u = torch.rand(n, dtype=torch.float64, **kind)
-        return (torch.randperm(n, **kind) + u) / n if self.stratified else u
+        return dsm_loss(model, x0, t, eps, self.weighting, cond), ratio, t
 
     def _drop_labels(
         self, cond: Mapping[str, Any], generator: torch.Generator

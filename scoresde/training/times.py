@@ -9,6 +9,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from scoresde.errors import require_integer
 from scoresde.sde import SDE
 from scoresde.tensors import softplus
 
@@ -23,6 +24,18 @@ class Times(ABC):
         The ratio is the density of U[t_min, T] over that of the law: with it, any law that
         reaches all of [t_min, T] estimates the same objective J without bias.
         """
+
+    def draw(
+        self, sde: SDE, n: int, generator: torch.Generator, stratified: bool = True
+    ) -> tuple[Tensor, Tensor]:
+        """Return n times (n,) and their ratios (n,), one from each n-th of the law if stratified.
+
+        The order of the strata is random, so that every row of a batch sees every t, even where
+        rows are sorted.
+        """
+        kind = {"generator": generator, "device": generator.device}
+        u = torch.rand(n, dtype=torch.float64, **kind)
+        return self.quantile(sde, (torch.randperm(n, **kind) + u) / n if stratified else u)
 
 
 @dataclass(frozen=True)
@@ -96,6 +109,9 @@ class InformationTimes(Times):
 class LogNormalTimes(Times):
     """Times with log(sigma / alpha) normal, cut off at t_min and T.
 
+    On a rectified flow that is log(t / (1 - t)), and the law the logit-normal one of Esser et al.
+    2024, arXiv:2403.03206, section 3.1, whose best is mean 0 and std 1.
+
     This law is part of the objective, as in EDM: the ratio is 1, and J is an expectation over
     this law in place of U[t_min, T] (Karras et al. 2022, arXiv:2206.00364, Table 1).
 
@@ -123,6 +139,33 @@ class LogNormalTimes(Times):
             )
         z = torch.special.ndtri(low + (high - low) * u)
         return _times(sde, -(self.mean + self.std * z)), torch.ones_like(u)
+
+
+@dataclass(frozen=True)
+class DiscreteTimes(Times):
+    """Times uniform on n points, t_k = t_min + (T - t_min) k / (n - 1).
+
+    The law is part of the objective: J is the mean over the n levels, and the ratio 1. On `VESDE`
+    with t_min = 0 they are the geometric levels of SMLD, and `sigma2` its loss (Song et al. 2021,
+    arXiv:2011.13456, eqs. 1 and 30). On `VPSDE` they are those of DDPM (eq. 3) in the limit of
+    many: its products of 1 - beta_i differ from the integral by O(1 / n).
+
+    Attributes:
+        n: how many.
+
+    Raises:
+        ValueError: n that is no integer from 2.
+    """
+
+    n: int = 1000
+
+    def __post_init__(self) -> None:
+        require_integer(self.n, "n", 2)
+
+    def quantile(self, sde: SDE, u: Tensor) -> tuple[Tensor, Tensor]:
+        k = (u * self.n).floor().clamp(max=self.n - 1)
+        t = sde.t_min + (sde.T - sde.t_min) * (k / (self.n - 1))
+        return t.clamp(max=sde.T), torch.ones_like(u)
 
 
 def _normal_cdf(z: float) -> float:

@@ -48,6 +48,18 @@ def edm(level: Level, model: BaseDenoiser) -> Scalar:
     return (level.radius(model.data_std) / (level.alpha * model.data_std)) ** 2
 
 
+def velocity(level: Level, model: BaseDenoiser) -> Scalar:
+    """Weigh by (d sigma/dt - sigma / alpha d alpha/dt)^2, so errors of dx/dt by 1.
+
+    Flow matching (Lipman et al. 2023, arXiv:2210.02747, eq. 9; Liu et al. 2022, arXiv:2209.03003,
+    eq. 1): on `RectifiedFlow` the loss is |v_theta - (eps - x0)|^2 / D. It is the square of
+    g^2 / (2 sigma), and infinite at alpha = 0, where errors of eps are 0.
+    """
+    sde, t = model.sde, level.t
+    rate = sde.dsigma(t) - level.sigma / level.alpha * sde.dalpha(t)
+    return rate * rate
+
+
 @dataclass(frozen=True)
 class MinSNR:
     """Weigh by min(1, gamma / SNR), so errors of x0 by min(SNR, gamma), SNR = (alpha / sigma)^2.
