@@ -4,7 +4,8 @@ import pytest
 import torch
 from torch.func import grad, jvp, vjp, vmap
 
-from scoresde.nets import MLP, UNet, fourier_features
+from scoresde.nets import MLP, UNet
+from scoresde.nets.patches import to_channels, to_points
 
 TINY = {"width": 8, "multipliers": (1, 2), "blocks": 1, "num_classes": 3}
 NCSNPP = {
@@ -20,8 +21,11 @@ NETS = {
     "1-d": (lambda: UNet(2, dims=1, **TINY), (2, 8)),
     "2-d": (lambda: UNet(1, dims=2, **TINY), (1, 8, 4)),
     "3-d": (lambda: UNet(1, dims=3, **TINY), (1, 4, 2, 4)),
-    "fourier input": (lambda: UNet(2, **TINY, input_periods=(9.0, 6.0)), (2, 8, 4)),
     "ncsn++": (lambda: UNet(3, **TINY, **NCSNPP), (3, 8, 8)),
+    "patches": (
+        lambda: UNet(2, **TINY, **NCSNPP | {"heads": 1}, patch=2, input_periods=(3.0, 6.0)),
+        (2, 8, 4),
+    ),
 }
 
 
@@ -183,6 +187,32 @@ def test_memory_format_changes_nothing():
     torch.testing.assert_close(z, y, rtol=1e-4, atol=1e-5)
 
 
+@pytest.mark.parametrize("dims", [1, 2, 3])
+def test_patches_become_channels_and_points_again(dims):
+    x = torch.arange(2.0 * 3 * 4 * 8 * 6).reshape(2, 3, 4, 8, 6)[(..., *[0] * (3 - dims))]
+    folded = to_channels(x, 2)
+    assert folded.shape == (2, 3 * 2**dims, *(n // 2 for n in x.shape[2:]))
+    assert torch.equal(folded[:, 0].flatten(1), x[:, 0, *[slice(None, None, 2)] * dims].flatten(1))
+    assert torch.equal(to_points(folded, 2), x)
+    if dims == 2:
+        assert torch.equal(folded, torch.nn.functional.pixel_unshuffle(x, 2))
+
+
+def test_input_periods_tell_grey_levels_apart_below_the_noise():
+    """The stem's own answer to two inputs a quarter of a period apart."""
+    net = UNet(1, **TINY, input_periods=(0.01,))
+    seen = []
+    net.stem.register_forward_hook(lambda _, args, __: seen.append(args[0]))
+    x = torch.zeros(2, 1, 4, 4)
+    x[1] += 0.0025
+    net(x, torch.rand(2))
+    torch.testing.assert_close(
+        seen[0][0], torch.tensor([0.0, 0.0, 1.0])[:, None, None].expand(3, 4, 4)
+    )
+    expected = torch.tensor([0.0025, 1.0, 0.0])[:, None, None].expand(3, 4, 4)
+    torch.testing.assert_close(seen[0][1], expected, rtol=0.0, atol=1e-6)
+
+
 @pytest.mark.parametrize(
     ("options", "parameters"),
     [({}, 61_804_419), (NCSNPP | {"heads": 1}, 62_758_787)],
@@ -209,6 +239,8 @@ def test_sizes_of_song_et_al(options, parameters):
         (lambda: UNet(1, embedding="learned"), "embedding='learned'"),
         (lambda: UNet(1, resample=(1, 2, 1)), r"resample=\(1, 2, 1\).*even number"),
         (lambda: UNet(1, num_classes=0), "num_classes=0"),
+        (lambda: UNet(1, patch=0), "patch=0"),
+        (lambda: UNet(1, input_periods=(0.0,)), r"input_periods=\(0.0,\)"),
         (lambda: MLP(0), "shape=0"),
         (lambda: MLP(2, embed=5), "embed=5"),
     ],
@@ -246,28 +278,3 @@ def test_mlp_refuses_other_inputs():
         MLP(2)(torch.zeros(2, 3), T)
     with pytest.raises(ValueError, match="num_classes=K"):
         MLP(2)(torch.zeros(2, 2), T, torch.tensor([0, 1]))
-
-
-def test_fourier_features_repeat_at_their_periods():
-    x, periods = torch.rand(2, 3, 4, dtype=torch.float64), (0.5, 2.0)
-    found = fourier_features(x, periods)
-    assert found.shape == (2, 15, 4)
-    assert torch.equal(found[:, :3], x)
-    waves = found[:, 3:].unflatten(1, (2, 2, 3))  # period, sine and cosine, channel
-    torch.testing.assert_close(waves.square().sum(2), torch.ones(2, 2, 3, 4).double())
-    for i, period in enumerate(periods):
-        shifted = fourier_features(x + period, periods)[:, 3:].unflatten(1, (2, 2, 3))
-        quarter = fourier_features(x + period / 4, periods)[:, 3:].unflatten(1, (2, 2, 3))
-        torch.testing.assert_close(shifted[:, i], waves[:, i])
-        torch.testing.assert_close(quarter[:, i, 0], waves[:, i, 1])
-    assert fourier_features(x, ()) is x
-    with pytest.raises(ValueError, match=r"periods=.*must be positive"):
-        fourier_features(x, (1.0, 0.0))
-
-
-def test_fourier_features_are_the_first_layers_alone():
-    plain, more = UNet(2, **TINY).state_dict(), UNet(2, **TINY, input_periods=(0.5,)).state_dict()
-    assert plain.keys() == more.keys()
-    other = {name for name in plain if plain[name].shape != more[name].shape}
-    assert other == {"stem.weight"}
-    assert more["stem.weight"].shape[1] == 6

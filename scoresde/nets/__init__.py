@@ -14,8 +14,7 @@ differentiable in x as often as asked, in reverse and in forward mode. The last 
 zero, and so does the output.
 """
 
-from scoresde.nets.fourier import fourier_features
 from scoresde.nets.mlp import MLP
 from scoresde.nets.unet import UNet
 
-__all__ = ["MLP", "UNet", "fourier_features"]
+__all__ = ["MLP", "UNet"]
