@@ -44,7 +44,8 @@ FILE = "config.json"
 
 _FUNCTIONS = (
     *(data.digits, data.moons, data.spirals, data.rings, data.gaussians8, data.checkerboard),
-    *(data.npy, data.npz, data.idx, data.images, data.cifar10),
+    *(data.npy, data.npz, data.idx, data.cifar10),
+    *(data.images, data.audio, data.series, data.table),
     *(losses.sigma2, losses.likelihood, losses.edm),
     *(scoresde.feed_t, scoresde.feed_999t, scoresde.feed_log_sigma),
 )
@@ -75,6 +76,7 @@ def defaults() -> Config:
             "grad_clip": 1.0,
             "amp": "auto",  # bfloat16: "on", "off", or where the processor is made for it
             "flip": False,  # mirror images at random
+            "shift": 0,  # move images and sounds at random, by up to this along every axis
             "checkpoint_every": 2500,
             "log_every": 50,
             "tensorboard": False,
@@ -179,7 +181,13 @@ def identity(config: Config, transform: Affine) -> dict[str, Any]:
     """
     names = ("data", "conditional", "low", "high", "net")
     shared = {name: config[name] for name in names} | {"transform": asdict(transform)}
-    return shared | {name: config.train[name] for name in ("batch_size", "flip")}
+    shared |= {name: config.train[name] for name in ("batch_size", "flip")}
+    return shared | ({"shift": shift(config)} if shift(config) else {})
+
+
+def shift(config: Config) -> int:
+    """Return by how much training moves samples at random; runs of before could not."""
+    return config.train.get("shift", 0)
 
 
 def settle(config: Config, transform: Affine, data_std: float) -> Config:

@@ -13,7 +13,8 @@ from tqdm.auto import tqdm
 
 from scoresde import config as configs
 from scoresde.config import Config
-from scoresde.data import Affine, Dataset, batches, random_flip
+from scoresde.data import Affine, Dataset, batches, prefetch, random_crop, random_flip
+from scoresde.data.moments import moments
 from scoresde.denoiser import BaseDenoiser
 from scoresde.grids import Grid
 from scoresde.likelihood import Trace
@@ -58,8 +59,9 @@ class Run:
 
     def prior(self) -> Prior:
         """Return the Gaussian with the moments that the training data have at T."""
-        x = self.transform.forward(self.data.train)
-        return self.model.sde.prior(x.mean(0).to(self.device), x.var(0).to(self.device))
+        mean, variance = moments(self.data.train, self.transform.forward)
+        dtype = torch.get_default_dtype()
+        return self.model.sde.prior(mean.to(self.device, dtype), variance.to(self.device, dtype))
 
     def held_out(self, n: int | None = None) -> Tensor:
         """Return the first n test samples in model space, dequantised the same way every time."""
@@ -207,23 +209,31 @@ def _stream(run: Run) -> Batch:
     """Return the batches of a run as a function of the step, dequantised."""
     config, data = run.config, run.data
     labels = data.train_labels if config.conditional else None
+    shift = configs.shift(config)
+    if not 0 <= shift < min(data.shape[1:], default=1):
+        raise ValueError(
+            f"config.train.shift={shift}: samples are of shape {data.shape}; set it to 0"
+        )
     stream, upcoming = None, -1
 
     def batch(step: int) -> tuple[Tensor, dict[str, Any] | None]:
         nonlocal stream, upcoming
         if stream is None or step != upcoming:
-            stream = batches(
-                data.train,
-                config.train.batch_size,
-                seed=config.seed,
-                start_step=step,
-                labels=labels,
+            stream = prefetch(
+                batches(
+                    data.train,
+                    config.train.batch_size,
+                    seed=config.seed,
+                    start_step=step,
+                    labels=labels,
+                )
             )
         upcoming = step + 1
         x, label = next(stream)
         # the global generator follows from the seed and the step here
         generator = torch.default_generator
         x = random_flip(x, generator) if config.train.flip else x
+        x = random_crop(x, data.shape[1:], generator, padding=shift) if shift else x
         return run.transform.forward(x, generator), None if label is None else {"label": label}
 
     return batch

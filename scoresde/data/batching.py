@@ -2,11 +2,17 @@
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from itertools import islice
+from typing import TypeVar
 
 import numpy as np
 import torch
 from torch import Tensor
+
+T = TypeVar("T")
 
 
 def batches(
@@ -51,11 +57,29 @@ def batches(
     )
 
 
-def random_flip(x: Tensor, generator: torch.Generator) -> Tensor:
-    """Mirror each image of (B, *, W) left to right with probability 1/2."""
-    one_each = (len(x), *[1] * (x.ndim - 1))
-    flip = torch.rand(one_each, generator=generator, device=generator.device) < 0.5
-    return torch.where(flip.to(x.device), x.flip(-1), x)
+def prefetch(stream: Iterator[T], ahead: int = 2) -> Iterator[T]:
+    """Take the items of a stream in a thread of its own, up to `ahead` before they are asked for.
+
+    The items and their order stay the same. With batches of a memory-mapped file the disk is read
+    while the model computes. What the stream raises is raised at the item that failed.
+
+    Raises:
+        ValueError: `ahead` is less than 1.
+    """
+    if ahead < 1:
+        raise ValueError(f"ahead={ahead} must be at least 1")
+    return _prefetched(stream, ahead)
+
+
+def _prefetched(stream: Iterator[T], ahead: int) -> Iterator[T]:
+    def take() -> tuple[T, ...]:
+        return tuple(islice(stream, 1))
+
+    with ThreadPoolExecutor(1, "prefetch") as reader:
+        upcoming = deque(reader.submit(take) for _ in range(ahead))
+        while taken := upcoming.popleft().result():
+            upcoming.append(reader.submit(take))
+            yield from taken
 
 
 def _indices(n: int, batch_size: int, seed: int, start_step: int) -> Iterator[Tensor]:
