@@ -13,7 +13,7 @@ from tqdm.auto import tqdm
 
 from scoresde import config as configs
 from scoresde.config import Config
-from scoresde.data import Affine, Dataset, batches, prefetch, random_crop, random_flip
+from scoresde.data import Affine, Dataset, batches, random_crop, random_flip
 from scoresde.data.moments import moments
 from scoresde.denoiser import BaseDenoiser
 from scoresde.grids import Grid
@@ -219,14 +219,13 @@ def _stream(run: Run) -> Batch:
     def batch(step: int) -> tuple[Tensor, dict[str, Any] | None]:
         nonlocal stream, upcoming
         if stream is None or step != upcoming:
-            stream = prefetch(
-                batches(
-                    data.train,
-                    config.train.batch_size,
-                    seed=config.seed,
-                    start_step=step,
-                    labels=labels,
-                )
+            stream = batches(
+                data.train,
+                config.train.batch_size,
+                seed=config.seed,
+                start_step=step,
+                labels=labels,
+                ahead=4,  # hides the latency of a disk: docs/data.md
             )
         upcoming = step + 1
         x, label = next(stream)

@@ -3,7 +3,7 @@
 from scoresde.data.arrays import npy, npz
 from scoresde.data.audio_folder import audio
 from scoresde.data.augment import random_crop, random_flip
-from scoresde.data.batching import batches, prefetch
+from scoresde.data.batching import batches
 from scoresde.data.binary import idx
 from scoresde.data.cifar import cifar10
 from scoresde.data.dataset import Dataset
@@ -40,7 +40,6 @@ __all__ = [
     "moons",
     "npy",
     "npz",
-    "prefetch",
     "random_crop",
     "random_flip",
     "rings",

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from itertools import islice
 from typing import TypeVar
@@ -22,6 +22,7 @@ def batches(
     seed: int,
     start_step: int = 0,
     labels: Tensor | None = None,
+    ahead: int = 0,
 ) -> Iterator[tuple[Tensor, Tensor | None]]:
     """Iterate for ever over shuffled batches of `data` and, if given, its `labels`.
 
@@ -36,6 +37,8 @@ def batches(
         seed: a non-negative integer.
         start_step: the step of the first batch.
         labels: (N,) labels.
+        ahead: how many batches are read before they are asked for, each by a thread of its own, so
+            that a model need not wait for a disk. The batches stay the same.
 
     Returns:
         An iterator of (x, label), shapes (B, *) and (B,); label is None without `labels`.
@@ -51,35 +54,22 @@ def batches(
         raise ValueError(f"seed={seed} and start_step={start_step} must not be negative")
     if labels is not None and len(labels) != len(data):
         raise ValueError(f"labels has {len(labels)} labels for {len(data)} samples: give one each")
-    return (
-        (data[index], None if labels is None else labels[index])
-        for index in _indices(len(data), batch_size, seed, start_step)
-    )
+    if ahead < 0:
+        raise ValueError(f"ahead={ahead} must not be negative")
+
+    def read(index: Tensor) -> tuple[Tensor, Tensor | None]:
+        return data[index], None if labels is None else labels[index]
+
+    indices = _indices(len(data), batch_size, seed, start_step)
+    return _read_ahead(read, indices, ahead) if ahead else map(read, indices)
 
 
-def prefetch(stream: Iterator[T], ahead: int = 2) -> Iterator[T]:
-    """Take the items of a stream in a thread of its own, up to `ahead` before they are asked for.
-
-    The items and their order stay the same. With batches of a memory-mapped file the disk is read
-    while the model computes. What the stream raises is raised at the item that failed.
-
-    Raises:
-        ValueError: `ahead` is less than 1.
-    """
-    if ahead < 1:
-        raise ValueError(f"ahead={ahead} must be at least 1")
-    return _prefetched(stream, ahead)
-
-
-def _prefetched(stream: Iterator[T], ahead: int) -> Iterator[T]:
-    def take() -> tuple[T, ...]:
-        return tuple(islice(stream, 1))
-
-    with ThreadPoolExecutor(1, "prefetch") as reader:
-        upcoming = deque(reader.submit(take) for _ in range(ahead))
-        while taken := upcoming.popleft().result():
-            upcoming.append(reader.submit(take))
-            yield from taken
+def _read_ahead(read: Callable[[Tensor], T], indices: Iterator[Tensor], ahead: int) -> Iterator[T]:
+    with ThreadPoolExecutor(ahead, "batches") as readers:
+        upcoming = deque(readers.submit(read, index) for index in islice(indices, ahead))
+        for index in indices:
+            yield upcoming.popleft().result()
+            upcoming.append(readers.submit(read, index))
 
 
 def _indices(n: int, batch_size: int, seed: int, start_step: int) -> Iterator[Tensor]:

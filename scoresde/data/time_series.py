@@ -68,9 +68,7 @@ def _read_table(path: Path, delimiter: str, label: int | None) -> Part:
         where = f"{path}, row {number}"
         if label is not None:
             if not -len(row) <= label < len(row):
-                raise ValueError(
-                    f"{where} has {len(row)} columns: there is no column label={label}"
-                )
+                raise ValueError(f"{where} has {len(row)} columns, and none at label={label}")
             names.append(_class(row.pop(label).strip(), where))
         values.append(_numbers(row, where)[None])
     return Part(_stack(path, values), names)
@@ -95,8 +93,10 @@ def _read_ts(path: Path) -> Part:
             names.append(name)
         read = [_numbers(channel.split(","), where) for channel in channels]
         lengths = [len(channel) for channel in read]
-        if len(set(lengths)) > 1:
-            raise ValueError(f"{where} has channels of the lengths {lengths}: make them equal")
+        if len(set(lengths)) != 1:
+            raise ValueError(
+                f"{where} has channels of the lengths {lengths}: give one or more of one length"
+            )
         values.append(np.stack(read))
     return Part(_stack(path, values), names, classes or ())
 
@@ -127,12 +127,11 @@ def _numbers(values: Sequence[str], where: str) -> np.ndarray:
     except ValueError:
         numbers = np.array([float(v) if _is_number(v) else np.nan for v in values])
     finite = np.isfinite(numbers)
-    if not finite.all() or not len(numbers):
-        at = int(np.argmin(finite)) if len(numbers) else 0
-        found = repr(values[at]) if len(numbers) else "nothing"
+    if not finite.all():
+        at = int(np.argmin(finite))
         raise ValueError(
-            f"{where} has {found} at place {at + 1}, which is no finite number: correct it, fill "
-            "it in, or remove the row (a column of classes is named by label=)"
+            f"{where} has {values[at]!r} at place {at + 1}, which is no finite number: correct it, "
+            "fill it in, or remove the row (a column of classes is named by label=)"
         )
     return numbers
 
@@ -144,7 +143,7 @@ def _class(name: str, where: str) -> str:
 
 
 def _stack(path: Path, values: list[np.ndarray]) -> Tensor:
-    if not values:
+    if not values or not values[0].size:
         raise ValueError(f"{path} holds no series")
     for number, value in enumerate(values, start=1):
         if value.shape != values[0].shape:
