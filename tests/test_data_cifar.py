@@ -87,6 +87,32 @@ def test_pickles_of_new_versions_are_read(pickled, records):
     assert torch.equal(data.cifar10(pickled).train[:10].flatten(1), records[:10, 1:])
 
 
+def test_arrays_of_columns_are_read(pickled, records):
+    part = records[:10]
+    batch = {b"labels": part[:, 0].tolist(), b"data": np.asfortranarray(part[:, 1:].numpy())}
+    (pickled / "data_batch_1").write_bytes(python2(batch))
+    assert torch.equal(data.cifar10(pickled).train[:10].flatten(1), part[:, 1:])
+
+
+class Pointers:
+    """An array of objects that says it holds none, so that NumPy takes its bytes for pointers."""
+
+    def __reduce__(self):
+        kind = PlainObjects()
+        return (*np.zeros(0).__reduce__()[:2], (1, (1, 2), kind, False, b"\x41" * 16))
+
+
+class PlainObjects:
+    def __reduce__(self):
+        return np.dtype, ("O8", False, True), (3, "|", None, None, None, -1, -1, 0)
+
+
+def test_no_state_reaches_numpy(pickled):
+    (pickled / "data_batch_1").write_bytes(python2({b"labels": [0], b"data": Pointers()}))
+    with pytest.raises(ValueError, match="data_batch_1 does not hold data"):
+        data.cifar10(pickled)
+
+
 def test_damaged_binary_files_are_refused(binary):
     path = binary / "data_batch_3.bin"
     whole = path.read_bytes()
@@ -151,6 +177,10 @@ def batch(**changes):
         (python2(batch(data=np.zeros((4, 3071), np.uint8))), r"bytes of shape \(N, 3072\)"),
         (python2(batch(data=np.zeros((4, 3072)))), "does not hold data"),
         (python2(batch(data=[0])), "does not hold data"),
+        (python2(batch(data=np.zeros((4, 3072), object))), "does not hold data"),
+        (python2(batch(data=np.zeros((4, 3072), np.int8))), "does not hold data"),
+        (python2(batch(data=np.zeros((2, 2, 3072), np.uint8))), "does not hold data"),
+        (python2(batch(labels=[0, 1, 2, 10**30])), "does not hold data"),
         (python2(batch(labels=[0] * 5)), "does not hold data"),
         (python2(batch(labels=[0, 1, 2, None])), "does not hold data"),
         (python2(batch(labels=[0, 1, -1, 2])), "row 3 has the label -1"),

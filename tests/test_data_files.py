@@ -97,7 +97,7 @@ def test_damaged_gzip_files_are_refused_by_name(mnist, damage):
 
 def test_labels_without_a_class_are_refused_by_file_and_row(mnist):
     with pytest.raises(
-        ValueError, match=r"train-labels-idx1-ubyte: row 3 has the label 2, but .*2"
+        ValueError, match=r"train-labels-idx1-ubyte: row 3 has the label 2, .* 0\.\.1"
     ):
         data.idx(mnist[0], classes=("a", "b"))
 

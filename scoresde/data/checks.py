@@ -82,8 +82,8 @@ def require_known_labels(source: str, labels: Tensor, classes: int) -> None:
     if len(wrong):
         row = int(wrong[0])
         raise ValueError(
-            f"{source}: row {row + 1} has the label {int(labels[row])}, but there are {classes} "
-            f"classes, 0..{classes - 1}: correct it, or name all classes"
+            f"{source}: row {row + 1} has the label {int(labels[row])}, but the classes are "
+            f"0..{classes - 1}: correct it, or name all classes"
         )
 
 

@@ -16,14 +16,6 @@ from scoresde.data.dataset import Dataset
 _SIZE = 3 * 32 * 32
 _CLASSES = 10
 _BATCHES = ("data_batch_1", "data_batch_2", "data_batch_3", "data_batch_4", "data_batch_5")
-# all that the batches ask for, by the names of NumPy 1 and of NumPy 2
-_RECONSTRUCT = np.empty(0).__reduce__()[0]
-_GLOBALS = {
-    ("numpy.core.multiarray", "_reconstruct"): _RECONSTRUCT,
-    ("numpy._core.multiarray", "_reconstruct"): _RECONSTRUCT,
-    ("numpy", "ndarray"): np.ndarray,
-    ("numpy", "dtype"): np.dtype,
-}
 
 
 def cifar10(folder: str | Path) -> Dataset:
@@ -73,12 +65,12 @@ def _read_binary(path: Path) -> tuple[Tensor, Tensor]:
 def _read_pickled(path: Path) -> tuple[Tensor, Tensor]:
     batch = _unpickle(path)
     pixels, labels = batch.get(b"data"), batch.get(b"labels")
+    pixels = pixels.bytes() if isinstance(pixels, _Array) else None
     if (
-        not isinstance(pixels, np.ndarray)
-        or (pixels.dtype, pixels.shape[1:]) != (np.uint8, (_SIZE,))
+        pixels is None
         or not isinstance(labels, list)
         or len(labels) != len(pixels)
-        or not all(type(label) is int for label in labels)
+        or not all(type(label) is int and abs(label) < 2**31 for label in labels)
     ):
         raise ValueError(
             f"{path} does not hold data, bytes of shape (N, {_SIZE}), and labels, N integers: get "
@@ -96,8 +88,47 @@ def _read_names(path: Path) -> tuple[str, ...]:
     return tuple(name.decode() for name in names)
 
 
+class _Dtype:
+    """Stands for `numpy.dtype` in a pickle."""
+
+    def __init__(self, code: Any, *_: Any) -> None:
+        self.is_byte = code in (b"u1", "u1")
+
+    def __setstate__(self, state: Any) -> None:
+        """Pass over the order of the bytes."""
+
+
+class _Array:
+    """Stands for an array in a pickle, whose own `__setstate__` would take bytes for pointers."""
+
+    state: Any = None
+
+    def __init__(self, *_: Any) -> None:
+        pass
+
+    def __setstate__(self, state: Any) -> None:
+        self.state = state
+
+    def bytes(self) -> np.ndarray | None:
+        """Return the array (N, 3072), if it is one of bytes."""
+        match self.state:
+            case (1, (int(rows), int(columns)), _Dtype(is_byte=True), columns_first, bytes(raw)):
+                if columns == _SIZE and len(raw) == rows * columns:
+                    values = np.frombuffer(bytearray(raw), np.uint8)
+                    return values.reshape(rows, columns, order="F" if columns_first else "C")
+        return None
+
+
+_GLOBALS = {
+    ("numpy.core.multiarray", "_reconstruct"): _Array,
+    ("numpy._core.multiarray", "_reconstruct"): _Array,  # from NumPy 2 on
+    ("numpy", "ndarray"): _Array,
+    ("numpy", "dtype"): _Dtype,
+}
+
+
 class _Unpickler(pickle.Unpickler):
-    """An unpickler that knows NumPy's arrays and no other global, so that no code runs."""
+    """An unpickler that knows what stands for NumPy's arrays and no other global: no code runs."""
 
     def find_class(self, module: str, name: str) -> Any:
         if (module, name) not in _GLOBALS:
