@@ -46,6 +46,7 @@ ORDER = [
     "config",
     "run",
     "measure",
+    "evaluate",
     "report",
     "demo",
     "flags",
