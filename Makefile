@@ -47,9 +47,11 @@ clean:  ## delete all that is built, the virtual environment included
 	$(PIP) --editable '.[report]'
 	touch $@
 
+# of digit-recognizer-py the weights alone are read; its code asks for torchvision
 .venv/.dev: pyproject.toml constraints.txt
 	test -x $(BIN)/pip || $(PYTHON) -m venv .venv
 	$(PIP) --editable '.[dev]'
+	$(PIP) --no-deps digit-recognizer-py
 	touch .venv/.demo $@
 
 # azula and k-diffusion ask for all that their plugins and training need, some hundred packages;

@@ -113,31 +113,27 @@ def evaluate(
     known = images and data.train_labels is not None
     embed = _embedding(run, features or ("classifier" if known else "none"))
     n = min(len(data.test), 10_000 if images else _MOST) if n is None else n
-    generator = torch.Generator().manual_seed(seed)
-    test, train = (
-        _some(x, k, generator) for x, k in ((data.test, len(data.test)), (data.train, n))
-    )
-    samples, nfe = draw(run, n, seed)
-    # grey levels come as integers, and of classes in turn: any part of them is to have all
-    samples = _some(samples, n, generator)
-    x, reference, real = (embed(rows) for rows in (samples, test, train))
-    return Evaluation(
-        tuple(e for name in names for e in _measure(name, x, reference, seed)),
-        tuple(e for name in names for e in _measure(name, real, reference, seed)),
-        nfe,
-    )
+    reference = embed(_some(data.test, len(data.test), seed))
+    # before any sample is drawn, so that what cannot be measured is refused soon
+    train = _measure(names, embed(_some(data.train, n, seed)), reference, seed)
+    drawn, nfe = draw(run, n, seed)
+    samples = _measure(names, embed(_some(drawn, n, seed)), reference, seed)
+    return Evaluation(samples, train, nfe)
 
 
-def _measure(name: str, x: Samples, reference: Samples, seed: int) -> tuple[Estimate, ...]:
-    if name in _SMALL:
-        size = min(len(x), len(reference), _MOST)
-        x, reference = x[:size], reference[:size]
-    return METRICS[name](x, reference, seed)
+def _measure(
+    names: Sequence[str], x: Samples, reference: Samples, seed: int
+) -> tuple[Estimate, ...]:
+    found: list[Estimate] = []
+    for name in names:
+        size = min(len(x), len(reference), _MOST) if name in _SMALL else None
+        found += METRICS[name](x[:size], reference[:size], seed)
+    return tuple(found)
 
 
-def _some(x: Tensor, n: int, generator: torch.Generator) -> Tensor:
-    """Return n rows in random order, or all that there are."""
-    return x[torch.randperm(len(x), generator=generator)[:n]]
+def _some(x: Tensor, n: int, seed: int) -> Tensor:
+    """Return n rows in random order: the first of a file, sorted by class, are no sample of it."""
+    return x[torch.randperm(len(x), generator=torch.Generator().manual_seed(seed))[:n]]
 
 
 def _embedding(run: Run, features: str) -> Callable[[Tensor], Samples]:

@@ -49,7 +49,7 @@ def c2st(
     x, y = torch.cat([both.x, both.y]).cpu().numpy(), np.repeat([1, 0], n)
     chosen = _network(x.shape[1], seed) if classifier is None else classifier
     split = StratifiedKFold(folds, shuffle=True, random_state=seed)
-    accuracy = float((cross_val_predict(chosen, x, y, cv=split) == y).mean())
+    accuracy = float(np.mean(cross_val_predict(chosen, x, y, cv=split) == y))
     stderr = math.sqrt(accuracy * (1.0 - accuracy) / (2 * n))
     p_value = 0.5 * math.erfc((accuracy - 0.5) * math.sqrt(8.0 * n) / math.sqrt(2.0))
     return both.estimate("C2ST accuracy", accuracy, stderr, p_value)
@@ -61,5 +61,13 @@ def _network(dims: int, seed: int) -> Any:
     from sklearn.preprocessing import StandardScaler
 
     width = min(10 * dims, 100)
-    network = MLPClassifier((width, width), early_stopping=True, max_iter=1000, random_state=seed)
+    # patient enough for sets of a hundred, whose passes are single steps
+    network = MLPClassifier(
+        (width, width),
+        learning_rate_init=5e-3,
+        early_stopping=True,
+        n_iter_no_change=30,
+        max_iter=1000,
+        random_state=seed,
+    )
     return make_pipeline(StandardScaler(), network)

@@ -44,10 +44,12 @@ def kid(
 
 
 def _discrepancy(x: Tensor, y: Tensor) -> Tensor:
-    within = [
-        (k.sum() - k.trace()) / (len(k) * (len(k) - 1)) for k in (_kernel(x, x), _kernel(y, y))
-    ]
-    return within[0] + within[1] - 2.0 * _kernel(x, y).mean()
+    return _within(x) + _within(y) - 2.0 * _kernel(x, y).mean()
+
+
+def _within(x: Tensor) -> Tensor:
+    k = _kernel(x, x)
+    return (k.sum() - k.trace()) / (len(k) * (len(k) - 1))
 
 
 def _kernel(x: Tensor, y: Tensor) -> Tensor:

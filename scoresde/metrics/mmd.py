@@ -40,9 +40,7 @@ def mmd(
     apart = distances(both.x, both.y)
     h = _median(apart) if bandwidth is None else bandwidth
     if not h > 0:
-        raise ValueError(
-            f"bandwidth={h}: must be positive; give the scale on which laws may differ"
-        )
+        raise ValueError(f"bandwidth={h}: must be positive; give the scale of what may differ")
     gram = (-0.5 * (apart / h).square()).exp()
     return both.estimate("MMD²", *two_sample(gram, len(both.x), permutations, seed))
 

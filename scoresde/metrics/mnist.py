@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from importlib.util import find_spec
+from itertools import pairwise
 from pathlib import Path
 
 import torch
@@ -56,7 +57,7 @@ class DigitsNet(nn.Module):
         super().__init__()
         channels = (1, 32, 64, 128)
         self.conv_layers = nn.Sequential()
-        for before, after in zip(channels[:-1], channels[1:], strict=True):
+        for before, after in pairwise(channels):
             self.conv_layers.extend(
                 [nn.Conv2d(before, after, 3, padding=1), nn.ReLU(), nn.MaxPool2d(2)]
             )
