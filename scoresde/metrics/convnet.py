@@ -101,8 +101,7 @@ def train_classifier(
     generator = torch.Generator().manual_seed(seed)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        network = ConvNet(x.shape[1:], int(labels.max()) + 1, float(mean), float(std))
-    network = network.to(memory_format=torch.channels_last).to(device)
+        network = ConvNet(x.shape[1:], int(labels.max()) + 1, float(mean), float(std)).to(device)
     optimizer = Adam(network.parameters(), lr=lr)
     schedule = OneCycleLR(optimizer, lr, total_steps=epochs * -(-len(x) // batch_size))
     for _ in trange(epochs, desc="classifier", leave=False):
