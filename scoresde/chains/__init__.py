@@ -1,0 +1,31 @@
+"""The chains of discrete time: DDPM, Improved DDPM and NCSN, on the solvers of continuous time.
+
+    sde = LinearBetas(n=1000)
+    model = scoresde.Denoiser(net, sde, "eps", time_input=feed_index)
+    x = scoresde.sample(model, shape, solver=scoresde.Ancestral(), grid=Respaced(), steps=1000)
+
+A `Ladder` is a process whose levels are those of a chain. `Respaced` picks steps among them; any
+other grid, and any solver, solves the same model in log-SNR.
+"""
+
+from scoresde.chains.ladder import (
+    CosineBetas,
+    GeometricSigmas,
+    Ladder,
+    LinearBetas,
+    VELadder,
+    VPLadder,
+    feed_index,
+)
+from scoresde.chains.respaced import Respaced
+
+__all__ = [
+    "CosineBetas",
+    "GeometricSigmas",
+    "Ladder",
+    "LinearBetas",
+    "Respaced",
+    "VELadder",
+    "VPLadder",
+    "feed_index",
+]
