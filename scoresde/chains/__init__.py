@@ -8,6 +8,7 @@ A `Ladder` is a process whose levels are those of a chain. `Respaced` picks step
 other grid, and any solver, solves the same model in log-SNR.
 """
 
+from scoresde.chains.bound import ChainBound, ChainDecoder, vlb
 from scoresde.chains.ladder import (
     CosineBetas,
     GeometricSigmas,
@@ -17,15 +18,24 @@ from scoresde.chains.ladder import (
     VPLadder,
     feed_index,
 )
+from scoresde.chains.moments import LossMoments
 from scoresde.chains.respaced import Respaced
+from scoresde.chains.variances import ChainPrediction, LearnedAncestral, LearnedVariance
 
 __all__ = [
+    "ChainBound",
+    "ChainDecoder",
+    "ChainPrediction",
     "CosineBetas",
     "GeometricSigmas",
     "Ladder",
+    "LearnedAncestral",
+    "LearnedVariance",
     "LinearBetas",
+    "LossMoments",
     "Respaced",
     "VELadder",
     "VPLadder",
     "feed_index",
+    "vlb",
 ]
