@@ -19,23 +19,28 @@ from scoresde.chains.ladder import (
     feed_index,
 )
 from scoresde.chains.moments import LossMoments
+from scoresde.chains.objectives import VLB, Hybrid, LevelTimes, variational
 from scoresde.chains.respaced import Respaced
 from scoresde.chains.variances import ChainPrediction, LearnedAncestral, LearnedVariance
 
 __all__ = [
+    "VLB",
     "ChainBound",
     "ChainDecoder",
     "ChainPrediction",
     "CosineBetas",
     "GeometricSigmas",
+    "Hybrid",
     "Ladder",
     "LearnedAncestral",
     "LearnedVariance",
+    "LevelTimes",
     "LinearBetas",
     "LossMoments",
     "Respaced",
     "VELadder",
     "VPLadder",
     "feed_index",
+    "variational",
     "vlb",
 ]
