@@ -19,6 +19,15 @@ from scoresde.chains.ladder import (
     feed_index,
 )
 from scoresde.chains.moments import LossMoments
+from scoresde.chains.ncsn import (
+    Hold,
+    annealed_langevin,
+    best_step,
+    largest_distance,
+    level_count,
+    ncsnv2_ladder,
+    ncsnv2_sampler,
+)
 from scoresde.chains.objectives import VLB, Hybrid, LevelTimes, variational
 from scoresde.chains.respaced import Respaced
 from scoresde.chains.variances import ChainPrediction, LearnedAncestral, LearnedVariance
@@ -30,6 +39,7 @@ __all__ = [
     "ChainPrediction",
     "CosineBetas",
     "GeometricSigmas",
+    "Hold",
     "Hybrid",
     "Ladder",
     "LearnedAncestral",
@@ -40,7 +50,13 @@ __all__ = [
     "Respaced",
     "VELadder",
     "VPLadder",
+    "annealed_langevin",
+    "best_step",
     "feed_index",
+    "largest_distance",
+    "level_count",
+    "ncsnv2_ladder",
+    "ncsnv2_sampler",
     "variational",
     "vlb",
 ]
