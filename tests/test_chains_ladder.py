@@ -23,7 +23,7 @@ from scoresde.chains import (
     VPLadder,
     feed_index,
 )
-from scoresde.testing import check_process, law, weak_error
+from scoresde.testing import check_process, law, marginal, weak_error
 
 LADDERS = {
     "linear": LinearBetas(),
@@ -266,3 +266,16 @@ def test_levels_of_a_ladder_are_values():
     assert hash(LinearBetas(n=10)) == hash(LinearBetas(n=10))
     assert repr(LinearBetas(n=10)) == "LinearBetas(n=10, beta_min=0.0001, beta_max=0.02)"
     assert isinstance(LinearBetas(n=10).level(3.0), Level)
+
+
+@pytest.mark.parametrize("name", ["linear", "geometric"])
+def test_a_chain_has_an_exact_likelihood(name):
+    """By the flow through its levels, for which the discrete chain itself has a bound alone."""
+    sde, data = LADDERS[name], Gaussian(gaussian().mean, torch.diag(gaussian().variances[0]))
+    prior = sde.prior(data.mean, data.covariance.diagonal())
+    model, first = data.denoiser(sde), sde.level(1.0)
+    x = torch.tensor([[0.3, -1.2, 0.4], [0.0, 0.5, -0.1]]).double()
+    found = sd.log_likelihood(model, x, trace=sd.ExactTrace(), steps=40, prior=prior)
+    assert torch.allclose(found.nats, marginal(data, first).log_prob(x), atol=1e-3)
+    code = sd.encode(model, x, steps=40)
+    assert torch.allclose(sd.decode(model, code, steps=40), x, atol=1e-3)
