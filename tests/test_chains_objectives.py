@@ -93,7 +93,7 @@ def test_a_term_is_that_of_the_bound(transform):
     level = sde.level(torch.arange(1.0, 7.0)[:, None].double())
     rows, eps = x.expand(6, 3), z.expand(6, 3)
     prediction = model(level.alpha * rows + level.sigma * eps, level)
-    found = _terms(prediction, rows, eps, ChainDecoder(transform)) * 3 * math.log(2)
+    found = _terms(sde, prediction, rows, eps, ChainDecoder(transform)) * 3 * math.log(2)
     torch.testing.assert_close(found, bound.terms[0, :-1], rtol=1e-6, atol=1e-9)
 
 
@@ -107,7 +107,7 @@ def test_the_bound_is_an_importance_sample_of_its_terms():
         eps = torch.empty_like(x).normal_(generator=g)
         level = sde.level(levels.double()[:, None])
         prediction = model(level.alpha * x + level.sigma * eps, level)
-        terms = _terms(prediction, x, eps, ChainDecoder())
+        terms = _terms(sde, prediction, x, eps, ChainDecoder())
         loss = VLB()(model, x, generator(k))
         assert float(loss) == pytest.approx(6 * float((weights * terms).mean()), rel=1e-9)
         noted = model.moments.count - before
@@ -178,7 +178,9 @@ def test_the_hybrid_is_the_simple_loss_and_a_thousandth_of_the_bound():
     level = model.sde.level(levels[:, None])
     prediction = model(level.alpha * x + level.sigma * eps, level)
     simple = (prediction.eps - eps).square().mean()
-    bound = _terms(prediction, x, eps, ChainDecoder()).sum()  # each of the five levels once
+    bound = _terms(
+        model.sde, prediction, x, eps, ChainDecoder()
+    ).sum()  # each of the five levels once
     expected = float(simple + 1e-3 * bound)
     assert float(Hybrid()(model, x, generator(0))) == pytest.approx(expected, rel=1e-9)
 

@@ -9,14 +9,14 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass
-from typing import Any, cast
+from dataclasses import dataclass, replace
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from scoresde.chains.bound import ChainDecoder, divergence
-from scoresde.chains.ladder import require_ladder
+from scoresde.chains.ladder import Ladder, require_ladder
 from scoresde.chains.variances import ChainPrediction, LearnedVariance
 from scoresde.denoiser import BaseDenoiser
 from scoresde.errors import require_number
@@ -88,13 +88,14 @@ class VLB:
         cond: Mapping[str, Any] | None = None,
     ) -> Tensor:
         """Return the batch's mean loss, of data x0 (B, *), with draws from the generator alone."""
-        moments = _learned(model, self).moments
+        learned = _learned(model, self)
+        sde, moments = learned.sde, learned.moments
         place = {"generator": generator, "device": generator.device, "dtype": torch.float64}
         levels, weights = moments.draw(torch.rand(len(x0), **place))
         prediction, eps = _predict(model, x0, levels, generator, cond)
-        terms = _terms(prediction, x0, eps, ChainDecoder(self.transform))
+        terms = _terms(sde, prediction, x0, eps, ChainDecoder(self.transform))
         moments.update(levels, terms.detach())
-        return len(moments.count) * (weights * terms).mean()
+        return sde.n * (weights * terms).mean()
 
 
 @dataclass(frozen=True)
@@ -134,11 +135,8 @@ class Hybrid:
         levels, _ = LevelTimes().quantile(sde, u)
         prediction, eps = _predict(model, x0, levels, generator, cond)
         simple = (prediction.eps - eps).square().flatten(1).mean(1)
-        fixed = ChainPrediction(
-            prediction.x, prediction.out.detach(), prediction.level, prediction.sde,
-            prediction.x0_of, prediction.eps_of, prediction.share,
-        )  # fmt: skip
-        terms = _terms(fixed, x0, eps, ChainDecoder(self.transform))
+        fixed = replace(prediction, out=prediction.out.detach())
+        terms = _terms(sde, fixed, x0, eps, ChainDecoder(self.transform))
         return simple.mean() + self.weight * sde.n * terms.mean()
 
 
@@ -162,12 +160,14 @@ def _predict(
     eps = torch.empty_like(x0).normal_(generator=generator)
     level = model.sde.level(per_sample(levels.double(), x0))
     x = lincomb((level.alpha, x0), (level.sigma, eps))
-    return cast(ChainPrediction, model(x, level, **(cond or {}))), eps
+    return model(x, level, **(cond or {})), eps
 
 
-def _terms(prediction: ChainPrediction, x0: Tensor, eps: Tensor, decoder: ChainDecoder) -> Tensor:
+def _terms(
+    sde: Ladder, prediction: ChainPrediction, x0: Tensor, eps: Tensor, decoder: ChainDecoder
+) -> Tensor:
     """Return each sample's term of the bound, in bits/dim (B,): L_0 at level 1, L_{i-1} at i."""
-    sde, level = require_ladder(prediction.sde, "terms"), prediction.level
+    level = prediction.level
     later = divergence(prediction, eps, sde.before(level), prediction.share.double())
     # elsewhere the last step would be a poor guess, whose gradient could overflow before it is
     # left out
