@@ -11,7 +11,14 @@ from conftest import generator
 from torch import nn
 
 import scoresde as sd
-from scoresde.chains import CosineBetas, LearnedAncestral, LearnedVariance, LinearBetas, Respaced
+from scoresde.chains import (
+    Clipped,
+    CosineBetas,
+    LearnedAncestral,
+    LearnedVariance,
+    LinearBetas,
+    Respaced,
+)
 from scoresde.chains.moments import LossMoments
 from scoresde.testing import law, weak_error
 
@@ -98,6 +105,24 @@ def test_what_has_no_variances_is_refused():
     model = DATA.denoiser(LinearBetas(n=10))
     with pytest.raises(ValueError, match=r"LearnedAncestral\(\): takes variances"):
         sd.sample(model, (2, 3), solver=LearnedAncestral(), steps=5, seed=0)
+
+
+def test_expected_data_are_kept_in_their_range():
+    sde, x = LinearBetas(n=10), torch.randn(16, 3, generator=generator(0)).double()
+    level = sde.level(7.0)
+    for model in (DATA.denoiser(sde), learned(DATA, sde, 0.2)):
+        found, cut = model(x, level), Clipped(model, -0.3, 0.2)(x, level)
+        torch.testing.assert_close(cut.x0, found.x0.clamp(-0.3, 0.2))
+        torch.testing.assert_close(level.alpha * cut.x0 + level.sigma * cut.eps, x)
+        assert type(cut) is type(found)
+        wide = Clipped(model, -100.0, 100.0)(x, level)
+        torch.testing.assert_close(wide.eps, found.eps)
+    assert torch.equal(Clipped(model)(x, level).share, model(x, level).share)
+    drawn = sd.sample(Clipped(model, -0.3, 0.2), (8, 3), solver=LearnedAncestral(), steps=5, seed=0)
+    assert float(drawn.min()) >= -0.3
+    assert float(drawn.max()) <= 0.2
+    with pytest.raises(ValueError, match="high=-1"):
+        Clipped(model, 0.0, -1.0)
 
 
 # Levels by their losses

@@ -9,6 +9,7 @@ other grid, and any solver, solves the same model in log-SNR.
 """
 
 from scoresde.chains.bound import ChainBound, ChainDecoder, vlb
+from scoresde.chains.clipped import Clipped
 from scoresde.chains.ladder import (
     CosineBetas,
     GeometricSigmas,
@@ -37,6 +38,7 @@ __all__ = [
     "ChainBound",
     "ChainDecoder",
     "ChainPrediction",
+    "Clipped",
     "CosineBetas",
     "GeometricSigmas",
     "Hold",
