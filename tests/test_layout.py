@@ -44,6 +44,7 @@ ORDER = [
     "interop",
     "testing",
     "config",
+    "models",
     "run",
     "measure",
     "report",

@@ -21,7 +21,7 @@ from scoresde.chains.ladder import Ladder, feed_index, require_ladder
 from scoresde.chains.moments import LossMoments
 from scoresde.denoiser import Denoiser, Field, Prediction, Predicts
 from scoresde.noise import Noise
-from scoresde.sde import Level
+from scoresde.sde import SDE, Level
 from scoresde.solvers import Solver, Step
 from scoresde.solvers.ddim import new_noise
 from scoresde.tensors import Scalar, exp, lincomb, log, sqrt
@@ -52,7 +52,7 @@ class LearnedVariance(Denoiser):
 
     Args:
         net: the network, from x (B, C, *) to (B, 2C, *).
-        sde: the chain.
+        sde: the chain, a `Ladder`.
         predicts, data_std: as for `Denoiser`.
         time_input: what the network is fed as t; `feed_index` by default.
 
@@ -66,15 +66,15 @@ class LearnedVariance(Denoiser):
     def __init__(
         self,
         net: nn.Module,
-        sde: Ladder,
+        sde: SDE,
         predicts: Predicts = "eps",
         *,
         data_std: float = 1.0,
         time_input: Callable[[Level], Scalar] = feed_index,
     ) -> None:
-        require_ladder(sde, "sde: LearnedVariance")
-        super().__init__(net, sde, predicts, data_std=data_std, time_input=time_input)
-        self.moments = LossMoments(sde.n)
+        ladder = require_ladder(sde, "sde: LearnedVariance")
+        super().__init__(net, ladder, predicts, data_std=data_std, time_input=time_input)
+        self.moments = LossMoments(ladder.n)
 
     def _read(self, x: Tensor, out: Any, level: Level) -> ChainPrediction:
         wanted = (x.shape[0], 2 * x.shape[1], *x.shape[2:])
