@@ -144,6 +144,16 @@ def test_every_file_builds_its_model(path):
     config.build(settings.likelihood.trace, sd.Trace)
 
 
+@pytest.mark.parametrize(
+    ("name", "calls"),
+    [("edm_cifar10", 35), ("ve_ncsnpp_cifar10", 2000), ("vp_ddpmpp_cifar10", 1000)],
+)
+def test_samplers_take_the_calls_that_their_papers_tell(name, calls):
+    (path,) = (path for path in CONFIGS if path.stem == name)
+    chosen = runpy.run_path(str(path))["get_config"]().sample
+    assert config.build(chosen.solver, sd.Solver).nfe(chosen.steps, denoise=True) == calls
+
+
 def test_weights_follow_from_the_seed_and_leave_the_generator_alone():
     settings = config.defaults()
     data, transform = config.build_data(settings)
