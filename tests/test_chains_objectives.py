@@ -172,8 +172,7 @@ def test_the_hybrid_trains_the_mean_simply_and_the_variance_by_the_bound():
 def test_the_hybrid_is_the_simple_loss_and_a_thousandth_of_the_bound():
     model, x = learned(DATA, LinearBetas(n=5, beta_max=0.5), 0.3), X.expand(5, 3)
     g = generator(0)
-    u = (torch.randperm(5, generator=g) + torch.rand(5, generator=g).double()) / 5
-    levels, _ = LevelTimes().quantile(model.sde, u)
+    levels, _ = LevelTimes().draw(model.sde, 5, g)
     eps = torch.empty_like(x).normal_(generator=g)
     level = model.sde.level(levels[:, None])
     prediction = model(level.alpha * x + level.sigma * eps, level)
@@ -224,6 +223,8 @@ def test_what_cannot_be_trained_is_refused_by_name():
             TypeError, match=rf"ExactDenoiser has no variances for {type(objective).__name__}"
         ):
             objective(model, x, generator(0))
+        with pytest.raises(ValueError, match=r"x0: dtype torch\.int64"):
+            objective(small(), torch.zeros(4, 2, dtype=torch.int64), generator(0))
     with pytest.raises(ValueError, match=r"LevelTimes.*levels of a chain"):
         DSM(times=LevelTimes())(DATA.denoiser(sd.VPSDE()), x, generator(0))
     with pytest.raises(ValueError, match=r"variational.*levels of a chain"):

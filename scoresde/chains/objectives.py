@@ -24,6 +24,7 @@ from scoresde.likelihood import Transform
 from scoresde.sde import SDE, Level
 from scoresde.tensors import Scalar, expm1, lincomb, per_sample
 from scoresde.training import Times
+from scoresde.training.losses import require_floats
 
 
 @dataclass(frozen=True)
@@ -71,7 +72,7 @@ class VLB:
             middles of their bins. None for the density of continuous data.
 
     Raises:
-        ValueError: a transform of continuous data.
+        ValueError: a transform of continuous data; when called, x0 of integers.
         TypeError: when called, a model that is no `LearnedVariance`.
     """
 
@@ -110,7 +111,8 @@ class Hybrid:
         weight: of L_vlb.
 
     Raises:
-        ValueError: a transform of continuous data; a weight that is negative or not finite.
+        ValueError: a transform of continuous data; a weight that is negative or not finite; when
+            called, x0 of integers.
         TypeError: when called, a model that is no `LearnedVariance`.
     """
 
@@ -130,9 +132,7 @@ class Hybrid:
     ) -> Tensor:
         """Return the batch's mean loss, of data x0 (B, *), with draws from the generator alone."""
         sde = _learned(model, self).sde
-        place = {"generator": generator, "device": generator.device}
-        u = (torch.randperm(len(x0), **place) + torch.rand(len(x0), **place).double()) / len(x0)
-        levels, _ = LevelTimes().quantile(sde, u)
+        levels, _ = LevelTimes().draw(sde, len(x0), generator)
         prediction, eps = _predict(model, x0, levels, generator, cond)
         simple = (prediction.eps - eps).square().flatten(1).mean(1)
         fixed = replace(prediction, out=prediction.out.detach())
@@ -157,6 +157,7 @@ def _predict(
     cond: Mapping[str, Any] | None,
 ) -> tuple[ChainPrediction, Tensor]:
     """Return the prediction at noisy data, each sample at a level of its own, and the noise."""
+    require_floats(x0)
     eps = torch.empty_like(x0).normal_(generator=generator)
     level = model.sde.level(per_sample(levels.double(), x0))
     x = lincomb((level.alpha, x0), (level.sigma, eps))
