@@ -19,7 +19,7 @@ from types import FunctionType, UnionType
 from typing import Any, TypeVar, get_args
 
 import scoresde
-from scoresde import data, nets, training
+from scoresde import chains, data, nets, training
 from scoresde.grids import Grid
 
 T = TypeVar("T")
@@ -30,6 +30,7 @@ _FUNCTIONS = (
     *(data.images, data.audio, data.series, data.table),
     *(training.sigma2, training.likelihood, training.edm, training.velocity),
     *(scoresde.feed_t, scoresde.feed_999t, scoresde.feed_log_sigma),
+    *(chains.feed_index, chains.variational, chains.annealed_langevin),
 )
 
 
@@ -60,7 +61,7 @@ def build(call: str, kind: type[T], **given: Any) -> T:
 
 def _names() -> dict[str, Any]:
     """Return what a configuration may name: the library's classes and grids, and some functions."""
-    modules = (scoresde, data, nets, training)
+    modules = (scoresde, chains, data, nets, training)
     known = {k: v for m in modules for k, v in vars(m).items() if isinstance(v, type | Grid)}
     return known | {function.__name__: function for function in _FUNCTIONS}
 

@@ -6,26 +6,30 @@ import json
 from dataclasses import asdict
 from operator import attrgetter
 from pathlib import Path
-from types import FunctionType
 from typing import Any, TypeVar
 
-import torch
 from ml_collections import ConfigDict
 from ml_collections.config_dict import placeholder
-from torch import nn
 
-from scoresde import atomic, training
+from scoresde import atomic, chains, training
 from scoresde.calls import build
 from scoresde.data import Affine, Dataset
-from scoresde.denoiser import BaseDenoiser, Denoiser
-from scoresde.sde import SDE
 
 T = TypeVar("T")
 
 Config = Any
 """An `ml_collections.ConfigDict`, whose keys no type checker knows."""
 
-OBJECTIVE: Any = training.DSM | training.SlicedScoreMatching | training.LearnedUncertainty
+LEARNED: Any = chains.VLB | chains.Hybrid
+"""What trains the variances of a chain too."""
+
+OBJECTIVE: Any = (
+    training.DSM
+    | training.SlicedScoreMatching
+    | training.LearnedUncertainty
+    | chains.VLB
+    | chains.Hybrid
+)
 """What a run can be trained by."""
 
 FILE = "config.json"
@@ -66,11 +70,12 @@ def defaults() -> Config:
         "solver": "AdamsPC()",
         "grid": placeholder(str),  # such as "LogSNRGrid()"; or the default for data_std
         "steps": 20,
+        "clip": False,  # keep expected grey levels in their range at every step
         "batch_size": 500,
     }
     config.likelihood = {
-        "method": "flow",  # or "elbo": of grey levels themselves, unless they are dequantised
-        "levels": 100,  # of the ELBO, network calls
+        "method": "flow",  # or "elbo", or a chain's "vlb": of grey levels, unless dequantised
+        "levels": 100,  # that either bound draws, network calls
         "solver": "AdamsPC()",
         "grid": placeholder(str),
         "steps": 32,
@@ -103,29 +108,6 @@ def build_data(config: Config) -> tuple[Dataset, Affine]:
     if dataset.levels is None:
         return dataset, Affine.standardise(dataset.train)
     return dataset, Affine.bins(dataset.levels, config.low, config.high)
-
-
-def build_model(config: Config, dataset: Dataset, transform: Affine) -> BaseDenoiser:
-    """Return the untrained denoiser of a run; its weights follow from the seed."""
-    shape = dataset.shape
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(config.seed)
-        net = build_at(
-            config,
-            "net",
-            nn.Module,
-            shape=shape,
-            channels=shape[0],
-            dims=len(shape) - 1,
-            num_classes=dataset.num_classes if config.conditional else None,
-        )
-    std = config.data_std
-    if std is None:
-        std = float(transform.forward(dataset.train[:10_000]).double().std())
-    sde, feed = build_at(config, "sde", SDE), build_at(config, "time_input", FunctionType)
-    model = Denoiser(net, sde, config.predicts, data_std=std, time_input=feed)
-    uncertain = isinstance(build_at(config, "objective", OBJECTIVE), training.LearnedUncertainty)
-    return training.WithUncertainty(model) if uncertain else model
 
 
 def identity(config: Config, transform: Affine) -> dict[str, Any]:

@@ -154,8 +154,7 @@ class BaseDenoiser(nn.Module, ABC):
         super().__init__()
         if not 0.0 < data_std < math.inf:
             raise ValueError(f"data_std={data_std} must be positive and finite")
-        self.sde = sde
-        self.data_std = float(data_std)
+        self.sde, self.data_std = sde, float(data_std)
 
     @abstractmethod
     def forward(self, x: Tensor, level: Level, **cond: Any) -> Prediction:
@@ -227,9 +226,12 @@ class Denoiser(BaseDenoiser):
             fed = lincomb((1.0 / level.radius(self.data_std), fed))
         version = _version(x)
         out = self.net(fed, self._time(x, level, dtype), **cond)
-        _check_output(out, x)
         if _version(x) != version:
             raise ValueError("net: changes its input in place; let it work on x.clone()")
+        return self._read(x, out, level)
+
+    def _read(self, x: Tensor, out: Any, level: Level) -> Prediction:
+        _check_output(out, x)
         return Prediction.of(self.predicts, x, out.to(x.dtype), level, self.sde, self.data_std)
 
     def _time(self, x: Tensor, level: Level, dtype: torch.dtype) -> Tensor:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import torch
@@ -11,6 +13,8 @@ from tqdm.auto import tqdm
 
 from scoresde import config as configs
 from scoresde.analytic import Gaussian
+from scoresde.chains import ChainDecoder, LearnedVariance, vlb
+from scoresde.chains.ladder import require_ladder
 from scoresde.likelihood import (
     Columns,
     ControlVariate,
@@ -43,10 +47,10 @@ def measure_all(run: Run, x: Tensor, folder: Path, seed: int = 0) -> Columns | N
     """
     chosen = run.config.likelihood
     bound = {"method", "levels"}
-    wanted = bound if chosen.method == "elbo" else set(chosen) - {*bound, "batch_size"}
+    wanted = set(chosen) - {*bound, "batch_size"} if chosen.method == "flow" else bound
     settings = {
         **{k: v for k, v in chosen.items() if k in wanted},
-        **({"of_levels": run.of_levels} if chosen.method == "elbo" else {}),
+        **({} if chosen.method == "flow" else {"of_levels": run.of_levels}),
         "data": run.config.data,
         "data_seed": run.config.seed,  # of the noise that dequantises
         "model": fingerprint(run.model),
@@ -59,24 +63,34 @@ def measure_all(run: Run, x: Tensor, folder: Path, seed: int = 0) -> Columns | N
 def evaluator(run: Run, seed: int = 0) -> Evaluate:
     """Return what measures rows of a data set in model space, alike in every batch.
 
-    By the ELBO, grey levels that were not dequantised have their probability, and other data a
+    By a bound, grey levels that were not dequantised have their probability, and other data a
     density.
     """
-    return _by_elbo(run, seed) if run.config.likelihood.method == "elbo" else _by_flow(run, seed)
+    return _by_flow(run, seed) if run.config.likelihood.method == "flow" else _by_bound(run, seed)
 
 
-def _by_elbo(run: Run, seed: int) -> Evaluate:
-    prior, transform = run.prior(), run.transform
-    decoder = DiscretisedGaussian(transform) if run.of_levels else GaussianDecoder()
+def _by_bound(run: Run, seed: int) -> Evaluate:
+    prior, transform, bound = run.prior(), run.transform, _bound(run)
 
     def evaluate(x: Tensor, rows: Tensor) -> LogLikelihood:
-        noise = SeededNoise(seed, indices=rows)
-        n, here = run.config.likelihood.levels, x.to(run.device)
-        found = elbo(run.model, here, n=n, decoder=decoder, prior=prior, noise=noise)
-        log_det = 0.0 if decoder.discrete else transform.log_det_at(here)
+        noise, here = SeededNoise(seed, indices=rows), x.to(run.device)
+        found = bound(run.model, here, prior=prior, noise=noise)
+        log_det = 0.0 if run.of_levels else transform.log_det_at(here)
         return replace(found, log_det_data=log_det).to("cpu")
 
     return evaluate
+
+
+def _bound(run: Run) -> Callable[..., LogLikelihood]:
+    """Return the ELBO, or the bound of a chain, by as many levels as are set."""
+    n = run.config.likelihood.levels
+    decoder = DiscretisedGaussian(run.transform) if run.of_levels else GaussianDecoder()
+    if run.config.likelihood.method == "elbo":
+        return partial(elbo, n=n, decoder=decoder)
+    if isinstance(run.model, LearnedVariance):
+        decoder = ChainDecoder(run.transform if run.of_levels else None)
+    every = require_ladder(run.model.sde, "config.likelihood.method='vlb'").n
+    return partial(vlb, n=n if n < every else None, decoder=decoder)
 
 
 def _by_flow(run: Run, seed: int) -> Evaluate:

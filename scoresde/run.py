@@ -18,6 +18,7 @@ from scoresde.data.moments import moments
 from scoresde.denoiser import BaseDenoiser
 from scoresde.grids import Grid
 from scoresde.likelihood import Trace
+from scoresde.models import build_model, clipped
 from scoresde.noise import SeededNoise
 from scoresde.sampling import solve
 from scoresde.sde import Prior
@@ -73,12 +74,17 @@ class Run:
 
     @property
     def of_levels(self) -> bool:
-        """Whether likelihoods are of grey levels themselves: the ELBO of a model trained on them.
+        """Whether likelihoods are of grey levels themselves: a bound of a model trained on them.
 
         By the flow they are of dequantised data, whatever the model was trained on.
         """
-        by_elbo = self.config.likelihood.method == "elbo"
-        return by_elbo and not self.config.train.dequantise and self.transform.levels is not None
+        return self.config.likelihood.method != "flow" and self.bins is not None
+
+    @property
+    def bins(self) -> Affine | None:
+        """The transform, where the model is trained on grey levels themselves, or None."""
+        dequantised = self.config.train.dequantise or self.transform.levels is None
+        return None if dequantised else self.transform
 
     def settings(self, section: str) -> dict[str, Any]:
         """Return the solver of a section of the configuration, with its grid and steps."""
@@ -105,14 +111,15 @@ def build_run(config: Config) -> Run:
             raise ValueError(f"config.likelihood.solver: {solver} is stochastic, the flow is not")
         _grid(config, section)
     configs.build_at(config, "likelihood.trace", Trace)
+    configs.build_at(config, "objective", configs.OBJECTIVE)
     method, levels = config.likelihood.method, config.likelihood.levels
-    if method not in ("flow", "elbo"):
-        raise ValueError(f"config.likelihood.method={method!r} must be 'flow' or 'elbo'")
+    if method not in ("flow", "elbo", "vlb"):
+        raise ValueError(f"config.likelihood.method={method!r} must be 'flow', 'elbo' or 'vlb'")
     if levels < 2:
         raise ValueError(f"config.likelihood.levels={levels}: at least 2, for a standard error")
     data, transform = configs.build_data(config)
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    model = configs.build_model(config, data, transform).to(device)
+    model = build_model(config, data, transform).to(device)
     return Run(configs.settle(config, transform, model.data_std), data, transform, model)
 
 
@@ -135,9 +142,9 @@ def train_run(config: Config, workdir: Path) -> Run:
         ValueError: a checkpoint of another configuration in the folder, which is left as it is;
             settings that are out of range, or that the data do not allow.
     """
-    objective = configs.build_at(config, "objective", configs.OBJECTIVE)
     optim, chosen, schedule = config.optim, config.train, _schedule(config)
     run = build_run(configs.recall(config, workdir))
+    objective = configs.build_at(config, "objective", configs.OBJECTIVE, transform=run.bins)
     board = _tensorboard(run, workdir)
     state = train(
         run.model,
@@ -176,13 +183,15 @@ def draw(run: Run, n: int, seed: int = 0, **settings: Any) -> tuple[Tensor, int]
     """
     settings = settings or run.settings("sample")
     shape, size = run.data.shape, run.config.sample.batch_size
-    prior = run.prior()
+    prior, model = run.prior(), run.model
+    if run.config.sample.clip:
+        model = clipped(model, run.transform, run.data)
     drawn, calls = [], 0
     for start in tqdm(range(0, n, size), desc="sampling", leave=False):
         count = min(size, n - start)
         labels = torch.arange(start, start + count) % max(1, run.data.num_classes)
         solution = solve(
-            run.model,
+            model,
             (count, *shape),
             noise=SeededNoise(seed, start=start),
             cond={"label": labels.to(run.device)} if run.config.conditional else None,

@@ -14,6 +14,7 @@ from scoresde import config, nets
 from scoresde.calls import build
 from scoresde.data import Dataset
 from scoresde.flags import parse
+from scoresde.models import build_model
 from scoresde.training import DSM, LearnedUncertainty, LogNormalTimes, edm
 
 CONFIGS = sorted(Path(__file__).parents[1].joinpath("configs").glob("*.py"))
@@ -90,7 +91,9 @@ def test_the_nearest_name_is_of_the_kind_that_is_wanted(call, kind, nearest):
 def test_an_objective_is_one_of_several_kinds():
     for call in ("DSM()", "LearnedUncertainty(objective=DSM(weighting=velocity))"):
         assert isinstance(build(call, config.OBJECTIVE), DSM | LearnedUncertainty)
-    wanted = "VPSDE, but a DSM or SlicedScoreMatching or LearnedUncertainty is needed"
+    wanted = (
+        "VPSDE, but a DSM or SlicedScoreMatching or LearnedUncertainty or VLB or Hybrid is needed"
+    )
     with pytest.raises(ValueError, match=wanted):
         build("VPSDE()", config.OBJECTIVE)
 
@@ -156,11 +159,11 @@ def test_weights_follow_from_the_seed_and_leave_the_generator_alone():
     settings = config.defaults()
     data, transform = config.build_data(settings)
     state = torch.get_rng_state()
-    one, two = (config.build_model(settings, data, transform) for _ in range(2))
+    one, two = (build_model(settings, data, transform) for _ in range(2))
     assert torch.equal(state, torch.get_rng_state())
     assert all(map(torch.equal, one.parameters(), two.parameters()))
     settings.seed = 1
-    other = config.build_model(settings, data, transform)
+    other = build_model(settings, data, transform)
     assert not all(map(torch.equal, one.parameters(), other.parameters()))
     assert one.data_std == pytest.approx(float(transform.forward(data.train).std()), rel=1e-6)
 

@@ -36,8 +36,8 @@ ORDER = [
     "likelihood",
     "density",
     "guidance",
-    "chains",
     "training",
+    "chains",
     "nets",
     "data",
     "metrics",
@@ -45,6 +45,7 @@ ORDER = [
     "testing",
     "calls",
     "config",
+    "models",
     "run",
     "measure",
     "evaluate",
@@ -83,7 +84,7 @@ def imported(path):
     return units
 
 
-APART = ("testing", "interop")  # packages of their own, with names of their own
+APART = ("testing", "interop", "chains")  # packages of their own, with names of their own
 
 
 def is_ours(name):

@@ -13,6 +13,7 @@ import torch
 from solver_examples import concrete_solvers
 
 import scoresde
+import scoresde.chains
 import scoresde.data
 import scoresde.density
 import scoresde.metrics
@@ -99,7 +100,7 @@ def test_table_lists_all(page, heading, members):
 
 @pytest.mark.parametrize(
     "module",
-    ["", ".training", ".nets", ".data", ".metrics", ".testing", ".testing.strategies"],
+    ["", ".training", ".chains", ".nets", ".data", ".metrics", ".testing", ".testing.strategies"],
 )
 def test_reference_describes_every_public_name(module):
     described = "".join(page.read_text() for page in ROOT.glob("docs/reference/*.md"))

@@ -11,6 +11,7 @@ from scoresde import config, measure, run
 from scoresde.demo import demo
 from scoresde.grids import default_grid
 from scoresde.likelihood import DiscretisedGaussian, elbo
+from scoresde.models import build_model
 from scoresde.noise import SeededNoise
 from scoresde.training import WithUncertainty
 
@@ -37,7 +38,7 @@ def test_a_run_goes_on_under_another_number_of_threads(tmp_path, threads):
     threads(2)
     data, transform = config.build_data(settings)
     # why this is a test at all: sums depend on the number of threads
-    assert config.build_model(settings, data, transform).data_std != done.model.data_std
+    assert build_model(settings, data, transform).data_std != done.model.data_std
     again = run.train_run(settings, tmp_path)
     loaded = run.load_run(tmp_path, config.load(tmp_path))
     assert done.model.data_std == again.model.data_std == loaded.model.data_std

@@ -6,7 +6,7 @@ import math
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from typing import Any, ClassVar
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -17,7 +17,7 @@ from scoresde.likelihood.draws import importance_bound, log_normal, with_parts
 from scoresde.likelihood.record import Density, LogLikelihood, Transform
 from scoresde.noise import Noise
 from scoresde.sampling import check_data, place_cond, placement
-from scoresde.tensors import lincomb
+from scoresde.tensors import Scalar, lincomb
 
 
 class Decoder(ABC):
@@ -27,7 +27,9 @@ class Decoder(ABC):
         discrete: whether it is of integers, a probability, and no density.
     """
 
-    discrete: ClassVar[bool] = False
+    @property
+    def discrete(self) -> bool:
+        return False
 
     @abstractmethod
     def log_prob(self, x: Tensor, prediction: Prediction, data_std: float) -> Tensor:
@@ -63,7 +65,6 @@ class DiscretisedGaussian(Decoder):
         ValueError: a transform of continuous data.
     """
 
-    discrete: ClassVar[bool] = True
     transform: Transform
 
     def __post_init__(self) -> None:
@@ -73,21 +74,28 @@ class DiscretisedGaussian(Decoder):
                 f"levels, or take GaussianDecoder()"
             )
 
+    @property
+    def discrete(self) -> bool:
+        return True
+
     def log_prob(self, x: Tensor, prediction: Prediction, data_std: float) -> Tensor:
-        mean, std = _law(prediction, data_std)
-        levels = self.transform.levels
-        assert levels is not None
-        k = self.transform.to_pixels(x).double()
-        low, high = ((self.transform.embed(k + h) - mean) / std for h in (-0.5, 0.5))
-        low = low.masked_fill(k == 0, -math.inf)
-        high = high.masked_fill(k == levels - 1, math.inf)
-        return _log_mass(low, high).flatten(1).sum(1)
+        return log_bins(x, *_law(prediction, data_std), self.transform)
 
 
 def _law(prediction: Prediction, data_std: float) -> tuple[Tensor, float]:
     level = prediction.level
     std = data_std * float(level.sigma) / float(level.radius(data_std))
     return prediction.x0.double(), std
+
+
+def log_bins(x: Tensor, mean: Tensor, std: Scalar, transform: Transform) -> Tensor:
+    """Return the log-probability (B,) of the bins that hold x (B, *), by N(mean, std^2)."""
+    assert transform.levels is not None
+    k = transform.to_pixels(x).double()
+    low, high = ((transform.embed(k + h) - mean) / std for h in (-0.5, 0.5))
+    low = low.masked_fill(k == 0, -math.inf)
+    high = high.masked_fill(k == transform.levels - 1, math.inf)
+    return _log_mass(low, high).flatten(1).sum(1)
 
 
 def _log_mass(low: Tensor, high: Tensor) -> Tensor:

@@ -84,7 +84,7 @@ def elbo(
     field = Field(model, place_cond(cond, x.device))
     with nullcontext() if gradient else torch.no_grad():
         found = {
-            "prior": _prior(model.sde, prior or model.sde.prior(), x, n, noise.fold(2)),
+            "prior": prior_part(model.sde, prior or model.sde.prior(), x, n, noise.fold(2)),
             "diffusion": _diffusion(field, x, n, noise.fold(0)),
             "decoder": _decoded(field, x, n, decoder, noise.fold(1)),
         }
@@ -177,7 +177,7 @@ def _decoded(
     return mean, stderr
 
 
-def _prior(sde: SDE, prior: Prior, x: Tensor, n: int, noise: Noise) -> tuple[Tensor, Tensor]:
+def prior_part(sde: SDE, prior: Prior, x: Tensor, n: int, noise: Noise) -> tuple[Tensor, Tensor]:
     """Return E log p(x_T) - log q(x_T | x0), in closed form for a Gaussian, and its error, (B,)."""
     level = sde.level(sde.T)
     alpha, sigma = float(level.alpha), float(level.sigma)

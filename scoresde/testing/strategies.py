@@ -15,6 +15,7 @@ from hypothesis.strategies import SearchStrategy
 from torch import Tensor
 
 from scoresde.analytic import Gaussian, GaussianMixture
+from scoresde.chains import CosineBetas, GeometricSigmas, LinearBetas
 from scoresde.grids import DensityGrid, Grid, KarrasGrid, LogSNRGrid, QuadraticGrid, UniformGrid
 from scoresde.sde import (
     EDMSDE,
@@ -43,6 +44,8 @@ __all__ = [
 
 _BETAS = {"beta_min": st.floats(1e-3, 1.0), "beta_max": st.floats(1.0, 40.0)}
 
+_BETA = st.floats(1e-5, 0.01)
+
 _KINDS: dict[type[SDE], SearchStrategy[SDE]] = {
     VPSDE: st.builds(VPSDE, **_BETAS),
     SubVPSDE: st.builds(SubVPSDE, **_BETAS),
@@ -52,6 +55,11 @@ _KINDS: dict[type[SDE], SearchStrategy[SDE]] = {
     RectifiedFlow: st.builds(RectifiedFlow, T=st.floats(0.5, 0.9999)),
     GaussianSDE: st.builds(
         lambda rate, size: _arc(rate, size), st.floats(0.5, 1.5), st.floats(0.5, 5.0)
+    ),
+    LinearBetas: st.builds(LinearBetas, st.integers(2, 1000), _BETA, st.floats(0.02, 0.5)),
+    CosineBetas: st.builds(CosineBetas, st.integers(2, 1000)),
+    GeometricSigmas: st.builds(
+        GeometricSigmas, st.integers(2, 1000), st.floats(1.0, 200.0), st.floats(1e-3, 0.1)
     ),
 }
 

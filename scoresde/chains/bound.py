@@ -1,0 +1,262 @@
+"""The variational bound of a chain, term by term.
+
+    -log p(x0) <= L_0 + L_1 + ... + L_{n-1} + L_n
+    L_n = KL(q(x_n | x0) || p(x_n)),    L_0 = -E log p(x0 | x_1),
+    L_{i-1} = E KL(q(x_{i-1} | x_i, x0) || p(x_{i-1} | x_i))
+
+(Ho et al. 2020, arXiv:2006.11239, eq. 5.) Along a dimension, with h = lam_{i-1} - lam_i, the share
+v of the reverse step's variance and d = log(sigma_i / sigma_{i-1}), each divergence is
+
+    KL = (2 v d + e^{-2vd} - 1 + e^{-2vd} (e^{2h} - 1) (eps - eps^)^2) / 2
+
+so that v = 0 leaves the squared error of eps, times half the relative growth of the SNR.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from contextlib import nullcontext
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import torch
+from torch import Tensor
+
+from scoresde.chains.ladder import Ladder, require_ladder
+from scoresde.chains.variances import ChainPrediction, learned_share, widening
+from scoresde.denoiser import BaseDenoiser, Field, Prediction
+from scoresde.errors import require_integer, require_number
+from scoresde.likelihood import Decoder, GaussianDecoder, LogLikelihood, Transform
+from scoresde.likelihood.decoder import log_bins
+from scoresde.likelihood.elbo import prior_part
+from scoresde.likelihood.traces import mean_of
+from scoresde.noise import Noise
+from scoresde.sampling import check_data, check_model, noise_of, place_cond, placement
+from scoresde.sde import Level, Prior
+from scoresde.tensors import Scalar, exp, expm1, lincomb, per_sample, softplus
+
+
+@dataclass(frozen=True)
+class ChainBound(LogLikelihood):
+    """The bound of a chain.
+
+    Attributes:
+        terms: L_0, L_1, ..., L_n in nats (B, n + 1), their sum minus `nats`; None where levels were
+            drawn.
+    """
+
+    terms: Tensor | None = None
+
+
+@dataclass(frozen=True)
+class ChainDecoder(Decoder):
+    """The last step of a chain: N(E[x0 | x_1], Sigma), as a density or a probability of bins.
+
+    Sigma = beta_1^v beta~_2^{1-v}: the posterior's variance is 0 for the last step, and that of the
+    step before stands for it, as in the code of Nichol and Dhariwal 2021 (arXiv:2102.09672). The
+    bins are those of Ho et al. 2020, arXiv:2006.11239, eq. 13.
+
+    Attributes:
+        transform: from grey levels to model space; None for the density of continuous data.
+        share: v, a number in [0, 1], or None for the network's own.
+
+    Raises:
+        ValueError: a share outside [0, 1]; a transform of continuous data; in use, a process
+            without levels, or a model without variances where they are asked for.
+    """
+
+    transform: Transform | None = None
+    share: float | None = None
+
+    def __post_init__(self) -> None:
+        _require_share(self.share)
+        if self.transform is not None and self.transform.levels is None:
+            raise ValueError(f"transform={self.transform}: continuous data have no bins; give None")
+
+    @property
+    def discrete(self) -> bool:
+        return self.transform is not None
+
+    def log_prob(self, x: Tensor, prediction: Prediction, data_std: float) -> Tensor:
+        return self.given(x, prediction.x0.double(), self.std(prediction))
+
+    def std(self, prediction: Prediction) -> Scalar:
+        """Return the deviation of the last step, a number or (B, *) in float64."""
+        sde = require_ladder(prediction.sde, f"decoder={self}")
+        share = self.share
+        if share is None:
+            share = learned_share(prediction, f"decoder={self}").double()
+        first, second = sde.level(1.0), sde.level(2.0)
+        kept = 0.5 * math.log(-math.expm1(2.0 * (float(second.lam) - float(first.lam))))
+        return float(first.sigma) * exp((1.0 - share) * kept)
+
+    def given(self, x: Tensor, mean: Tensor, std: Scalar) -> Tensor:
+        """Return log p(x | mean, std) of data x (B, *), as (B,) in float64."""
+        if self.transform is not None:
+            return log_bins(x, mean, std, self.transform)
+        std = torch.as_tensor(std, dtype=mean.dtype, device=mean.device).expand_as(mean)
+        each = -0.5 * ((x - mean) / std).square() - std.log() - 0.5 * math.log(2.0 * math.pi)
+        return each.flatten(1).sum(1)
+
+
+def vlb(
+    model: BaseDenoiser,
+    x: Tensor,
+    *,
+    n: int | None = None,
+    share: float | None = None,
+    decoder: Decoder | None = None,
+    prior: Prior | None = None,
+    noise: Noise | None = None,
+    seed: int | None = None,
+    cond: Mapping[str, Any] | None = None,
+    gradient: Literal["direct"] | None = None,
+) -> ChainBound:
+    """Return the variational bound of log p(x) of a chain, with its terms.
+
+    The parts are "prior", -L_n; "diffusion", minus the sum of the divergences; and "decoder", -L_0.
+    The standard error is that of the draws, taken from how much neighbouring terms differ.
+
+    Args:
+        model: the denoiser, of a `Ladder`.
+        x: data in model space (B, *), grey levels at the middles of their bins.
+        n: how many levels to draw, each a network call: one from each of n strata of
+            log(1 + SNR) / 2, in which white data have terms of like size. None takes all of them,
+            one draw each. The decoder's share of calls is added, as for `scoresde.elbo`.
+        share: v of the reverse steps' variance beta^v beta~^{1-v}: 0.0 and 1.0 are the two of DDPM.
+            None is the network's own for a `LearnedVariance`, and 0.0 for others.
+        decoder: `GaussianDecoder()` by default. `ChainDecoder(transform, share)` is that of the
+            papers, and makes the bound one of the probability of integers.
+        prior: `model.sde.prior()` by default; DDPM's is `Prior()`.
+        noise, seed, cond: as in `scoresde.log_likelihood`.
+        gradient: "direct" keeps the graph, so that gradients flow to x, cond and the parameters.
+
+    Raises:
+        ValueError: a process without levels; integer or non-finite x; contradicting arguments; n
+            that is no integer from 1; a share outside [0, 1]; another gradient.
+    """
+    check_model(model)
+    sde = require_ladder(model.sde, "vlb")
+    _require_share(share)
+    if n is not None:
+        require_integer(n, "n", 1)
+    if gradient not in (None, "direct"):
+        raise ValueError(f"gradient={gradient!r}: there is no solve; give None or 'direct'")
+    noise, decoder = noise_of(noise, seed), decoder or GaussianDecoder()
+    x = check_data(x, "x").to(**placement(model, x))
+    field = Field(model, place_cond(cond, x.device))
+    with nullcontext() if gradient else torch.no_grad():
+        asked = field, x, sde, share, noise.fold(0)
+        rates, widths = _all(*asked) if n is None else _some(*asked, n)
+        found = {
+            "prior": prior_part(sde, prior or sde.prior(), x, rates.shape[1], noise.fold(2)),
+            "diffusion": _sum(-rates, widths),
+            "decoder": _decoded(field, x, sde, widths, decoder, noise.fold(1)),
+        }
+    parts = {name: mean for name, (mean, _) in found.items()}
+    variance = torch.stack([stderr.square() for _, stderr in found.values()]).sum(0)
+    terms = [-parts["decoder"][:, None], rates * widths, -parts["prior"][:, None]]
+    return ChainBound(
+        nats=sum(parts.values(), torch.zeros_like(variance)),
+        parts=parts,
+        stderr=variance.sqrt(),
+        nfe=torch.full((len(x),), field.nfe, device=x.device),
+        dim=math.prod(x.shape[1:]),
+        bound=True,
+        probability=decoder.discrete,
+        method=f"bound of the chain by {'all' if n is None else n} levels, {decoder}",
+        terms=torch.cat(terms, 1) if n is None else None,
+    )
+
+
+def divergence(prediction: Prediction, eps: Tensor, there: Level, share: float | Tensor) -> Tensor:
+    """Return KL(q(x_s | x_t, x0) || p(x_s | x_t)) in nats (B,), from prediction.level to `there`.
+
+    Args:
+        prediction: at x_t = alpha x0 + sigma eps.
+        eps: the noise in x_t (B, *).
+        there: the level s, a less noisy one.
+        share: v, a number or (B, *).
+    """
+    here = prediction.level
+    error = (prediction.eps - eps).double().square()
+    wide = 2.0 * share * widening(here, there)
+    gain = expm1(2.0 * (there.lam - here.lam))
+    each = wide + expm1(-wide) + exp(-wide) * gain * error
+    return 0.5 * each.flatten(1).sum(1)
+
+
+def _require_share(share: float | None) -> None:
+    if share is not None:
+        require_number(share, "share", least=0.0, most=1.0)
+
+
+def _term(
+    field: Field, x: Tensor, here: Level, there: Level, share: float | None, z: Tensor
+) -> Tensor:
+    prediction = field(lincomb((here.alpha, x), (here.sigma, z)), here)
+    own = prediction.share.double() if isinstance(prediction, ChainPrediction) else 0.0
+    return divergence(prediction, z, there, own if share is None else share)
+
+
+def _depths(sde: Ladder, data_std: float) -> Tensor:
+    """Return log(1 + c^2 SNR) / 2 of the levels n..1, increasing."""
+    lams = torch.tensor(sde.lams[::-1], dtype=torch.float64)
+    return 0.5 * torch.as_tensor(softplus(2.0 * (lams + math.log(data_std))))
+
+
+def _all(
+    field: Field, x: Tensor, sde: Ladder, share: float | None, noise: Noise
+) -> tuple[Tensor, Tensor]:
+    """Return the divergences L_1..L_{n-1} over their widths in depth (B, n - 1), and these."""
+    widths = _depths(sde, field.data_std).diff().flip(0).to(x.device)
+    terms = [
+        _term(field, x, sde.level(i), sde.level(i - 1.0), share, noise.fold(int(i)).normal(x))
+        for i in map(float, range(2, sde.n + 1))
+    ]
+    return torch.stack(terms, 1) / widths, widths
+
+
+def _some(
+    field: Field, x: Tensor, sde: Ladder, share: float | None, noise: Noise, n: int
+) -> tuple[Tensor, Tensor]:
+    """Return as `_all` those of one level drawn from each of n strata (B, n), and their widths."""
+    depths = _depths(sde, field.data_std).to(x.device)
+    width = (depths[-1] - depths[0]) / n
+    u = torch.special.ndtr(noise.fold(-1).normal(x.new_zeros(len(x), n, dtype=torch.float64)))
+    strata = (depths[0] + width * (torch.arange(n, device=x.device) + u)).contiguous()
+    below = torch.searchsorted(depths, strata, right=True).clamp(1, sde.n - 1)
+    rates = []
+    for j, k in enumerate(below.unbind(1)):
+        here = sde.level(per_sample((sde.n + 1.0 - k).double(), x))
+        term = _term(field, x, here, sde.before(here), share, noise.fold(j).normal(x))
+        rates.append(term / (depths[k] - depths[k - 1]))
+    return torch.stack(rates, 1), width.expand(n)
+
+
+def _sum(rates: Tensor, widths: Tensor) -> tuple[Tensor, Tensor]:
+    """Return the sum of rates (B, n) times widths (n,), and its standard error, (B,)."""
+    if len(widths) == 1:
+        return rates @ widths, torch.full_like(rates[:, 0], math.nan)
+    # neighbours differ by their draws, and little by their means, which count as error
+    pairs = 0.5 * rates.diff(dim=1).square()
+    both = torch.cat([pairs[:, :1], pairs, pairs[:, -1:]], 1)
+    squares = 0.5 * (both[:, 1:] + both[:, :-1]) @ widths.square()
+    return rates @ widths, squares.sqrt()
+
+
+def _decoded(
+    field: Field, x: Tensor, sde: Ladder, widths: Tensor, decoder: Decoder, noise: Noise
+) -> tuple[Tensor, Tensor]:
+    """Return E log p(x0 | x_1), and its standard error, (B,)."""
+    level = sde.level(1.0)
+    depths = _depths(sde, field.data_std)
+    # its variance is that of half a unit of depth
+    count = max(2, math.ceil(0.5 * len(widths) / float(depths[-1] - depths[0])))
+    logs = []
+    for j in range(count):
+        state = lincomb((level.alpha, x), (level.sigma, noise.fold(j).normal(x)))
+        logs.append(decoder.log_prob(x, field(state, level), field.data_std))
+    mean, stderr = mean_of(torch.stack(logs, 1))
+    return mean, stderr

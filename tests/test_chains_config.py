@@ -1,0 +1,126 @@
+"""Chains from configurations: named, trained, sampled and bounded."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+import scoresde as sd
+from scoresde import chains, config, measure, nets, run
+from scoresde.calls import build
+from scoresde.chains import Clipped, LearnedVariance
+from scoresde.data import Affine
+
+
+class Twice(nn.Module):
+    """A network that may have variances too, as those of `nets` with `outputs` do."""
+
+    def __init__(self, channels: int, outputs: int | None = None) -> None:
+        super().__init__()
+        self.conv = nn.Conv2d(channels, outputs or channels, 3, padding=1)
+
+    def forward(self, x: Tensor, t: Tensor) -> Tensor:
+        return self.conv(x) + 1e-3 * t.reshape(-1, 1, 1, 1)
+
+
+@pytest.fixture(autouse=True)
+def twice(monkeypatch):
+    monkeypatch.setattr(nets, "Twice", Twice, raising=False)
+
+
+def settings_of(objective):
+    settings = config.defaults()
+    settings.conditional = False
+    settings.net = "Twice()"
+    settings.sde = "LinearBetas(n=6, beta_max=0.5)"
+    settings.predicts, settings.time_input = "eps", "feed_index"
+    settings.objective = objective
+    settings.train.steps, settings.train.batch_size, settings.optim.warmup = 3, 8, 2
+    settings.train.dequantise = False
+    settings.sample.solver = "Ancestral(forward_variance=True)"
+    settings.sample.grid, settings.sample.steps = "Respaced()", 6
+    settings.likelihood.method, settings.likelihood.levels = "vlb", 6
+    return settings
+
+
+SIMPLE, WEIGHED = "DSM(times=LevelTimes())", "DSM(weighting=variational, times=LevelTimes())"
+
+
+@pytest.mark.parametrize("objective", [SIMPLE, WEIGHED, "VLB()", "Hybrid(weight=0.01)"])
+def test_a_chain_is_trained_sampled_and_bounded(objective, tmp_path):
+    settings = settings_of(objective)
+    learned = not objective.startswith("DSM")
+    if learned:
+        settings.sample.solver = "LearnedAncestral()"
+        settings.sample.grid, settings.sample.steps = "Respaced(QuadraticGrid())", 3
+    done = run.train_run(settings, tmp_path)
+    assert isinstance(done.model, LearnedVariance) == learned
+    assert done.model.sde == chains.LinearBetas(n=6, beta_max=0.5)
+    drawn, calls = run.draw(done, 4)
+    assert (drawn.shape, calls) == ((4, *done.data.shape), 3 if learned else 6)
+    x = done.held_out(3)
+    assert torch.equal(x, done.transform.forward(done.data.test[:3]))
+    (found,) = measure.measure(done, x)
+    assert found.probability
+    assert found.terms.shape == (3, 7)  # all levels, where at least as many are to be drawn
+    decoder = chains.ChainDecoder if learned else sd.DiscretisedGaussian
+    noise = sd.SeededNoise(0, indices=torch.arange(3))
+    wanted = chains.vlb(
+        done.model, x, decoder=decoder(done.transform), noise=noise, prior=done.prior()
+    )
+    torch.testing.assert_close(found.nats, wanted.nats)
+    done.config.likelihood.levels = 4
+    (found,) = measure.measure(done, x)
+    assert found.terms is None
+    loaded = run.load_run(tmp_path, config.load(tmp_path))
+    assert torch.equal(run.draw(loaded, 4)[0], drawn)
+
+
+def test_the_bins_of_the_bound_are_those_of_the_data(tmp_path, monkeypatch):
+    """A transform where grey levels are trained on themselves, and none where they are spread."""
+    seen = []
+    monkeypatch.setattr(
+        run, "train", lambda model, objective, *_, **__: seen.append(objective) or 1 / 0
+    )
+    for dequantise in (False, True):
+        settings = settings_of("VLB()")
+        settings.train.dequantise = dequantise
+        with pytest.raises(ZeroDivisionError):
+            run.train_run(settings, tmp_path)
+    assert isinstance(seen[0].transform, Affine)
+    assert seen[1].transform is None
+
+
+def test_samples_may_be_kept_in_the_range_of_grey_levels(tmp_path, monkeypatch):
+    settings = settings_of(SIMPLE)
+    settings.sample.clip = True
+    built, seen = run.build_run(settings), []
+    solve = run.solve
+    monkeypatch.setattr(
+        run, "solve", lambda model, *a, **k: seen.append(model) or solve(model, *a, **k)
+    )
+    run.draw(built, 2)
+    (model,) = seen
+    assert isinstance(model, Clipped)
+    ends = built.transform.forward(torch.tensor([[0], [16]]).expand(2, 1)).flatten().tolist()
+    assert [model.low, model.high] == pytest.approx(ends)
+    settings = settings_of(SIMPLE)
+    settings.data, settings.net, settings.sample.clip = "moons(n=50)", "MLP(hidden=8)", True
+    with pytest.raises(ValueError, match=r"config.sample.clip"):
+        run.draw(run.build_run(settings), 2)
+
+
+def test_ncsn_has_names():
+    ladder = build("GeometricSigmas(n=8, sigma_max=2.0)", sd.SDE)
+    assert ladder == chains.GeometricSigmas(n=8, sigma_max=2.0)
+    solver = build("annealed_langevin(step=0.05, corrections=3)", sd.Solver)
+    assert solver == chains.annealed_langevin(0.05, 3)
+
+
+def test_what_is_no_chain_has_no_such_bound(tmp_path):
+    settings = settings_of("DSM()")
+    settings.sde, settings.sample.grid, settings.time_input = "VPSDE()", None, "feed_t"
+    built = run.build_run(settings)
+    with pytest.raises(ValueError, match=r"config.likelihood.method='vlb'.*levels of a chain"):
+        measure.evaluator(built)
