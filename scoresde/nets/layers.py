@@ -17,6 +17,8 @@ from torch.nn.functional import (
     silu,
 )
 
+from scoresde.nets.checks import check_times
+
 
 def fourier_frequencies(count: int, scale: float) -> Tensor:
     """Return 2 pi scale N(0, 1), drawn from torch's generator (Song et al. 2021, App. C.1)."""
@@ -29,6 +31,11 @@ def positional_frequencies(count: int, scale: float, max_period: float = 1e4) ->
     The slowest feature has period 2 pi max_period / scale in t, the fastest 2 pi / scale.
     """
     return scale * max_period ** -torch.linspace(0, 1, count)
+
+
+def transformer_frequencies(count: int, scale: float = 1.0) -> Tensor:
+    """Return scale 1e4^(-i/count), i < count (Vaswani et al. 2017, arXiv:1706.03762)."""
+    return positional_frequencies(count, scale, 1e4 ** (1 - 1 / count))
 
 
 class Sinusoids(nn.Module):
@@ -124,11 +131,7 @@ class Conditioning(nn.Module):
             ValueError: t or label of another shape or dtype; a label without classes; on the CPU,
                 a label outside [-1, num_classes).
         """
-        if t.shape != x.shape[:1] or t.dtype not in (torch.float32, torch.float64):
-            raise ValueError(
-                f"t: shape {tuple(t.shape)}, {t.dtype}; pass one float32 or float64 time for each "
-                f"of the {len(x)} samples"
-            )
+        check_times(x, t)
         features = self.sinusoids(t).to(self.hidden.weight.dtype)
         e = self.out(silu(self.hidden(features)))
         e = self._add_class(e, label)
@@ -256,6 +259,7 @@ class ResidualBlock(nn.Module):
         scale_shift: modulate as norm(h) (1 + scale) + shift after the norm, instead of h + shift
             before it.
         rescale: divide residual sums by sqrt(2).
+        skip_conv: convolve the skip wherever the resolution changes, not only where channels do.
     """
 
     def __init__(
@@ -269,6 +273,7 @@ class ResidualBlock(nn.Module):
         dropout: float,
         scale_shift: bool,
         rescale: bool,
+        skip_conv: bool = True,
     ) -> None:
         super().__init__()
         self.scale_shift, self.resamples = scale_shift, resample is not None
@@ -278,7 +283,7 @@ class ResidualBlock(nn.Module):
         self.conv_in = conv(dims, inputs, outputs)
         self.dropout = nn.Dropout(dropout)
         self.conv_out = conv(dims, outputs, outputs, zero=True)
-        straight = inputs == outputs and not self.resamples
+        straight = inputs == outputs and not (self.resamples and skip_conv)
         self.skip = nn.Identity() if straight else conv(dims, inputs, outputs, 1)
         self.add = Residual(rescale)
         self.attention = Attention(dims, outputs, heads, rescale) if heads else nn.Identity()

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import silu
 
+from scoresde.nets.checks import check_signal
 from scoresde.nets.layers import (
     Conditioning,
     Resample,
@@ -106,7 +107,7 @@ class UNet(nn.Module):
 
     def forward(self, x: Tensor, t: Tensor, label: Tensor | None = None) -> Tensor:
         """Return a tensor of the shape of x (B, channels, *), for t (B,) and label (B,) or None."""
-        self._check(x)
+        check_signal(x, self.channels, self.dims, self.levels - 1)
         modulations = iter(self.conditioning(x, t, label))
         pyramid, copy = iter(self.pyramid), x
         h = self.stem(x)
@@ -123,20 +124,6 @@ class UNet(nn.Module):
                 h = torch.cat([h, skips.pop()], dim=1)
             h = block(h, next(modulations))
         return self.head(silu(self.norm(h)))
-
-    def _check(self, x: Tensor) -> None:
-        if x.ndim != self.dims + 2 or x.shape[1] != self.channels:
-            raise ValueError(
-                f"x: shape {tuple(x.shape)} is not (B, {self.channels}, *) with {self.dims} "
-                f"spatial dimensions"
-            )
-        factor = 2 ** (self.levels - 1)
-        if any(size % factor for size in x.shape[2:]):
-            raise ValueError(
-                f"x: size {tuple(x.shape[2:])} must be divisible by {factor}, since "
-                f"{self.levels} levels halve it {self.levels - 1} times; pad x or build the "
-                f"network with fewer multipliers"
-            )
 
 
 def _check_sizes(
