@@ -7,7 +7,7 @@ from functools import partial
 
 import torch
 from torch import Tensor, nn
-from torch.nn.functional import silu
+from torch.nn.functional import pad, silu
 
 from scoresde.nets.checks import check_signal
 from scoresde.nets.layers import (
@@ -128,9 +128,9 @@ class ConvResample(nn.Module):
 
     def __init__(self, dims: int, channels: int, *, up: bool) -> None:
         super().__init__()
-        zero_pad = (nn.ZeroPad1d, nn.ZeroPad2d, nn.ZeroPad3d)[dims - 1]
         # at stride 2 the last window of an even size ends with its last point
-        self.prepare = Resample(dims, (1.0, 1.0), up=True) if up else zero_pad((1, 0) * dims)
+        prepare = Resample(dims, (1.0, 1.0), up=True) if up else partial(pad, pad=(1, 0) * dims)
+        self.prepare = prepare
         self.conv = conv(dims, channels, channels, stride=1 if up else 2)
 
     def forward(self, x: Tensor, modulation: Tensor) -> Tensor:

@@ -31,7 +31,8 @@ class InstanceNormPlus(nn.Module):
         gamma ((x - mu) / s + alpha (mu - m) / v) + beta
 
     mu and s are the mean and deviation of a channel over its points, m and v those of the mu of a
-    sample over its channels (Song and Ermon 2019, arXiv:1907.05600, App. A, eq. 10).
+    sample over its channels: Song and Ermon 2019, arXiv:1907.05600, App. A.1, with gamma outside of
+    both terms, as in the authors' code.
 
     Args:
         channels: of the input (B, channels, *), 2 or more.
@@ -154,14 +155,13 @@ class Fusion(nn.Module):
         self.convs = nn.ModuleList(same_conv(dims, c, outputs) for c in inputs)
 
     def forward(self, inputs: Sequence[Tensor], row: Tensor) -> Tensor:
-        size = inputs[0].shape[2:]
-        total = None
+        size, terms = inputs[0].shape[2:], []
         for x, norm, conv in zip(inputs, self.norms, self.convs, strict=True):
             h = conv(norm(x, row))
             if h.shape[2:] != size:
                 h = interpolate(h, size, mode=self.mode, align_corners=True)
-            total = h if total is None else total + h
-        return total
+            terms.append(h)
+        return sum(terms[1:], terms[0])
 
 
 class ChainedPooling(nn.Module):

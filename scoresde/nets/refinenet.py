@@ -74,7 +74,7 @@ class RefineNet(nn.Module):
             inputs, outputs = widths[max(level - 1, 0)], widths[level]
             first = EncoderBlock(dims, inputs, outputs, norm, dilation, change=level > 0)
             second = EncoderBlock(dims, outputs, outputs, norm, dilation, change=False)
-            self.encoder.append(nn.ModuleList([first, second]))
+            self.encoder.extend([first, second])
         self.refine = nn.ModuleList(_decoder(dims, widths, norm, noise_levels is not None))
         self.norm = norm(widths[0])
         self.head = same_conv(dims, widths[0], channels)
@@ -85,13 +85,13 @@ class RefineNet(nn.Module):
         check_signal(x, self.channels, self.dims, self.halvings)
         row = self._row(x, t, label)
         h, features = self.stem(x), []
-        for first, second in self.encoder:
-            h = second(first(h, row), row)
+        for block in self.encoder:
+            h = block(h, row)
             features.append(h)
-        h = self.refine[0](features[-1:], row)
-        for refine, feature in zip(self.refine[1:], features[-2::-1], strict=True):
-            h = refine([feature, h], row)
-        return self.head(elu(self.norm(h, row)))
+        below = []
+        for refine, feature in zip(self.refine, features[::-2], strict=True):
+            below = [refine([feature, *below], row)]
+        return self.head(elu(self.norm(below[0], row)))
 
     def _row(self, x: Tensor, t: Tensor, label: Tensor | None) -> Tensor:
         """Return the row of each norm's table, (B,), or (1,) for one that all samples share."""
