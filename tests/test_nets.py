@@ -5,6 +5,7 @@ import torch
 from torch.func import grad, jvp, vjp, vmap
 
 from scoresde.nets import ADM, MLP, DiT, RefineNet, UNet
+from scoresde.nets.patches import to_channels, to_points
 
 TINY = {"width": 8, "multipliers": (1, 2), "blocks": 1, "num_classes": 3}
 NCSNPP = {
@@ -24,6 +25,10 @@ NETS = {
     "2-d": (lambda: UNet(1, dims=2, **TINY), (1, 8, 4)),
     "3-d": (lambda: UNet(1, dims=3, **TINY), (1, 4, 2, 4)),
     "ncsn++": (lambda: UNet(3, **TINY, **NCSNPP), (3, 8, 8)),
+    "patches": (
+        lambda: UNet(2, **TINY, **NCSNPP | {"heads": 1}, patch=2, input_periods=(3.0, 6.0)),
+        (2, 8, 4),
+    ),
     "adm": (lambda: ADM(1, **TINY_ADM), (1, 8, 4)),
     "improved ddpm": (lambda: ADM(2, dims=1, conv_resample=True, **TINY_ADM), (2, 8)),
     "dit": (lambda: DiT((3, 8, 4), **TINY_DIT), (3, 8, 4)),
@@ -244,6 +249,32 @@ def test_memory_format_changes_nothing(make):
     torch.testing.assert_close(z, y, rtol=1e-4, atol=1e-5)
 
 
+@pytest.mark.parametrize("dims", [1, 2, 3])
+def test_patches_become_channels_and_points_again(dims):
+    x = torch.arange(2.0 * 3 * 4 * 8 * 6).reshape(2, 3, 4, 8, 6)[(..., *[0] * (3 - dims))]
+    folded = to_channels(x, 2)
+    assert folded.shape == (2, 3 * 2**dims, *(n // 2 for n in x.shape[2:]))
+    assert torch.equal(folded[:, 0].flatten(1), x[:, 0, *[slice(None, None, 2)] * dims].flatten(1))
+    assert torch.equal(to_points(folded, 2), x)
+    if dims == 2:
+        assert torch.equal(folded, torch.nn.functional.pixel_unshuffle(x, 2))
+
+
+def test_input_periods_tell_grey_levels_apart_below_the_noise():
+    """The stem's own answer to two inputs a quarter of a period apart."""
+    net = UNet(1, **TINY, input_periods=(0.01,))
+    seen = []
+    net.stem.register_forward_hook(lambda _, args, __: seen.append(args[0]))
+    x = torch.zeros(2, 1, 4, 4)
+    x[1] += 0.0025
+    net(x, torch.rand(2))
+    torch.testing.assert_close(
+        seen[0][0], torch.tensor([0.0, 0.0, 1.0])[:, None, None].expand(3, 4, 4)
+    )
+    expected = torch.tensor([0.0025, 1.0, 0.0])[:, None, None].expand(3, 4, 4)
+    torch.testing.assert_close(seen[0][1], expected, rtol=0.0, atol=1e-6)
+
+
 @pytest.mark.parametrize(
     ("options", "parameters"),
     [({}, 61_804_419), (NCSNPP | {"heads": 1}, 62_758_787)],
@@ -270,6 +301,8 @@ def test_sizes_of_song_et_al(options, parameters):
         (lambda: UNet(1, embedding="learned"), "embedding='learned'"),
         (lambda: UNet(1, resample=(1, 2, 1)), r"resample=\(1, 2, 1\).*even number"),
         (lambda: UNet(1, num_classes=0), "num_classes=0"),
+        (lambda: UNet(1, patch=0), "patch=0"),
+        (lambda: UNet(1, input_periods=(0.0,)), r"input_periods=\(0.0,\)"),
         (lambda: MLP(0), "shape=0"),
         (lambda: MLP(2, embed=5), "embed=5"),
     ],

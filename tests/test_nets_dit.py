@@ -4,15 +4,14 @@ import math
 
 import pytest
 import torch
-from hypothesis import given
-from hypothesis import strategies as st
 from torch import nn
 from torch.func import grad
 from torch.nn.functional import gelu
 
 from scoresde import config
 from scoresde.nets import DiT
-from scoresde.nets.dit import TransformerBlock, from_patches, grid_positions, to_patches
+from scoresde.nets.dit import TransformerBlock, grid_positions
+from scoresde.nets.patches import to_channels, to_points
 
 TINY = {"width": 24, "depth": 2, "heads": 2}
 
@@ -44,16 +43,6 @@ def test_published_sizes(width, depth, heads, parameters):
     with torch.device("meta"):
         net = DiT((4, 32, 32), width=width, depth=depth, heads=heads, num_classes=1000, outputs=8)
     assert sum(p.numel() for p in net.parameters()) + net.positions.numel() == parameters
-
-
-@given(st.lists(st.integers(1, 3), min_size=1, max_size=3), st.integers(1, 3), st.integers(1, 2))
-def test_patches_are_cut_and_put_back(grid, patch, channels):
-    x = torch.randn(2, channels, *(n * patch for n in grid))
-    tokens = to_patches(x, patch)
-    assert tokens.shape == (2, math.prod(grid), channels * patch ** len(grid))
-    assert torch.equal(from_patches(tokens, patch, grid), x)
-    corner = x[(..., *(slice((n - 1) * patch, None) for n in grid))]
-    assert torch.equal(tokens[:, -1], corner.flatten(1))
 
 
 def test_positions_are_sines_and_cosines_of_each_axis():
@@ -109,15 +98,15 @@ def test_without_positions_patches_are_a_set():
     x, t, order = torch.randn(1, 1, 8).double(), torch.rand(1), torch.tensor([2, 0, 3, 1])
 
     def permuted(x):
-        return from_patches(to_patches(x, 2)[:, order], 2, (4,))
+        return to_points(to_channels(x, 2)[..., order], 2)
 
     torch.testing.assert_close(net(permuted(x), t), permuted(net(x, t)))
 
 
 def test_positions_tell_the_patches_apart():
     net = rouse(DiT((1, 4, 4), **TINY))
-    y = to_patches(net(torch.zeros(1, 1, 4, 4).double(), torch.rand(1)), 2)[0]
-    assert torch.pdist(y).min() > 1e-3
+    y = to_channels(net(torch.zeros(1, 1, 4, 4).double(), torch.rand(1)), 2)
+    assert torch.pdist(y[0].flatten(1).T).min() > 1e-3
 
 
 def test_fused_attention_has_the_same_weights_and_gradients():

@@ -77,7 +77,7 @@ class ADM(nn.Module):
         super().__init__()
         outputs = channels if outputs is None else outputs
         _check_sizes(channels, outputs, width, multipliers, blocks, attention, dims)
-        self.channels, self.dims, self.halvings = channels, dims, len(multipliers) - 1
+        self.channels, self.dims, self.factor = channels, dims, 2 ** (len(multipliers) - 1)
         widths = [width * m for m in multipliers]
         heads = _heads(widths, attention, head_channels)
         block = partial(
@@ -97,7 +97,7 @@ class ADM(nn.Module):
 
     def forward(self, x: Tensor, t: Tensor, label: Tensor | None = None) -> Tensor:
         """Return (B, outputs, *) for x (B, channels, *), t (B,) and label (B,) or None."""
-        check_signal(x, self.channels, self.dims, self.halvings)
+        check_signal(x, self.channels, self.dims, self.factor)
         modulations = iter(self.conditioning(x, t, label))
         h = self.stem(x)
         skips = [h]

@@ -6,8 +6,8 @@ import torch
 from torch import Tensor
 
 
-def check_signal(x: Tensor, channels: int, dims: int, halvings: int) -> None:
-    """Hold x to (B, channels, *) with `dims` sizes that can be halved so often.
+def check_signal(x: Tensor, channels: int, dims: int, factor: int) -> None:
+    """Hold x to (B, channels, *) with `dims` sizes that are multiples of a factor.
 
     Raises:
         ValueError: x of another shape.
@@ -16,11 +16,10 @@ def check_signal(x: Tensor, channels: int, dims: int, halvings: int) -> None:
         raise ValueError(
             f"x: shape {tuple(x.shape)} is not (B, {channels}, *) with {dims} spatial dimensions"
         )
-    factor = 2**halvings
     if any(size % factor for size in x.shape[2:]):
         raise ValueError(
-            f"x: size {tuple(x.shape[2:])} must be divisible by {factor}, since the levels halve "
-            f"it {halvings} times; pad x or build the network with fewer multipliers"
+            f"x: size {tuple(x.shape[2:])} must be divisible by {factor}, for patches to be cut "
+            f"and levels to halve it; pad x or build the network with fewer multipliers"
         )
 
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from itertools import chain
 
 import torch
 from torch import Tensor, nn
@@ -12,6 +11,7 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.nn.functional import gelu, layer_norm, scaled_dot_product_attention
 
 from scoresde.nets.layers import Conditioning, Sinusoids, linear, transformer_frequencies
+from scoresde.nets.patches import to_channels, to_points
 
 
 class DiT(nn.Module):
@@ -86,11 +86,13 @@ class DiT(nn.Module):
                 f"which the network has positions; build it with the shape of the data"
             )
         *modulations, last = self.conditioning(x, t, label)
-        h = self.stem(to_patches(x, self.patch)) + self.positions
+        tokens = to_channels(x, self.patch).flatten(2).mT
+        h = self.stem(tokens) + self.positions
         for block, modulation in zip(self.blocks, modulations, strict=True):
             h = block(h, modulation)
         shift, scale = last[:, None].chunk(2, dim=-1)
-        return from_patches(self.head(normalise(h, shift, scale)), self.patch, self.grid)
+        y = self.head(normalise(h, shift, scale)).mT.unflatten(2, self.grid)
+        return to_points(y, self.patch)
 
 
 class TransformerBlock(nn.Module):
@@ -132,24 +134,6 @@ class TransformerBlock(nn.Module):
 def normalise(h: Tensor, shift: Tensor, scale: Tensor) -> Tensor:
     """Return norm(h) (1 + scale) + shift, for tokens h (B, N, width)."""
     return torch.addcmul(shift, layer_norm(h, h.shape[-1:], eps=1e-6), 1 + scale)
-
-
-def to_patches(x: Tensor, patch: int) -> Tensor:
-    """Return x (B, channels, *) as tokens (B, N, channels patch^dims), the last axis fastest."""
-    dims = x.ndim - 2
-    cut = x.reshape(*x.shape[:2], *chain(*((size // patch, patch) for size in x.shape[2:])))
-    places, points = range(2, 2 + 2 * dims, 2), range(3, 3 + 2 * dims, 2)
-    return cut.permute(0, *places, 1, *points).flatten(1 + dims).flatten(1, dims)
-
-
-def from_patches(tokens: Tensor, patch: int, grid: Sequence[int]) -> Tensor:
-    """Return tokens (B, N, channels patch^dims), on a grid of N places, as (B, channels, *)."""
-    dims = len(grid)
-    cut = tokens.reshape(len(tokens), *grid, -1, *(patch,) * dims)
-    pairs = chain(*((1 + axis, 2 + dims + axis) for axis in range(dims)))
-    return cut.permute(0, 1 + dims, *pairs).reshape(
-        len(tokens), -1, *(size * patch for size in grid)
-    )
 
 
 def grid_positions(grid: Sequence[int], width: int) -> Tensor:

@@ -65,12 +65,13 @@ class RefineNet(nn.Module):
         super().__init__()
         _check_sizes(channels, width, multipliers, dilations, noise_levels, dims)
         self.channels, self.dims, self.noise_levels = channels, dims, noise_levels
-        self.halvings = len(multipliers) - 1 - len(dilations)
+        undilated = len(multipliers) - len(dilations)
+        self.factor = 2 ** (undilated - 1)
         widths = [width * m for m in multipliers]
         norm = partial(InstanceNormPlus, rows=noise_levels or 1)
         self.stem = same_conv(dims, channels, widths[0])
         self.encoder = nn.ModuleList()
-        for level, dilation in enumerate([1] * (self.halvings + 1) + list(dilations)):
+        for level, dilation in enumerate([1] * undilated + list(dilations)):
             inputs, outputs = widths[max(level - 1, 0)], widths[level]
             first = EncoderBlock(dims, inputs, outputs, norm, dilation, change=level > 0)
             second = EncoderBlock(dims, outputs, outputs, norm, dilation, change=False)
@@ -82,7 +83,7 @@ class RefineNet(nn.Module):
 
     def forward(self, x: Tensor, t: Tensor, label: Tensor | None = None) -> Tensor:
         """Return a tensor of the shape of x (B, channels, *), for t (B,) and no label."""
-        check_signal(x, self.channels, self.dims, self.halvings)
+        check_signal(x, self.channels, self.dims, self.factor)
         row = self._row(x, t, label)
         h, features = self.stem(x), []
         for block in self.encoder:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from functools import partial
 from itertools import pairwise
@@ -23,6 +24,7 @@ from scoresde.nets.layers import (
     group_norm,
     positional_frequencies,
 )
+from scoresde.nets.patches import to_channels, to_points
 
 
 class UNet(nn.Module):
@@ -56,6 +58,12 @@ class UNet(nn.Module):
         skip_rescale: divide every residual sum by sqrt(2).
         resample: taps of the filter with which the resolution changes, such as (1, 3, 3, 1).
         progressive_input: add a downsampled copy of x to each level ("residual" in Song et al.).
+        patch: side of the squares of points that become channels before the stem, and points again
+            after the head: level 0 is then that much smaller (Hoogeboom et al. 2023,
+            arXiv:2301.11093, Sec. 3.3).
+        input_periods: periods of sines and cosines of x that the stem sees beside x, in the units
+            of the network's input. Those of grey levels tell them apart where noise is below them
+            (Kingma et al. 2021, arXiv:2107.00630, App. C).
 
     Raises:
         ValueError: an argument out of its range; when called, an x, t or label that does not fit,
@@ -80,10 +88,14 @@ class UNet(nn.Module):
         skip_rescale: bool = True,
         resample: Sequence[float] = (1.0, 1.0),
         progressive_input: bool = False,
+        patch: int = 1,
+        input_periods: Sequence[float] = (),
     ) -> None:
         super().__init__()
-        _check_sizes(channels, width, multipliers, blocks, attention, heads, dims)
+        _check_sizes(channels, width, multipliers, blocks, attention, heads, dims, patch)
         self.channels, self.dims, self.levels = channels, dims, len(multipliers)
+        self.patch, self.periods = patch, _periods(input_periods)
+        points = channels * patch**dims
         block = partial(
             ResidualBlock, dims, dropout=dropout, scale_shift=scale_shift, rescale=skip_rescale
         )
@@ -95,22 +107,23 @@ class UNet(nn.Module):
         sizes = [b.modulation for b in (*down, *middle, *up)]
         sinusoids = _sinusoids(embedding, width, time_scale)
         self.conditioning = Conditioning(sinusoids, 4 * width, sizes, num_classes)
-        self.stem = conv(dims, channels, width)
+        self.stem = conv(dims, points * (1 + 2 * len(self.periods)), width)
         self.down, self.middle, self.up = map(nn.ModuleList, (down, middle, up))
         self.pyramid = nn.ModuleList()
-        for inputs, outputs in pairwise([channels, *widths[:-1]]) if progressive_input else ():
+        for inputs, outputs in pairwise([points, *widths[:-1]]) if progressive_input else ():
             blur = Resample(dims, resample, stride=1)
             self.pyramid.append(nn.Sequential(blur, conv(dims, inputs, outputs, stride=2)))
         self.add = Residual(skip_rescale)
         self.norm = group_norm(widths[0])
-        self.head = conv(dims, widths[0], channels, zero=True)
+        self.head = conv(dims, widths[0], points, zero=True)
 
     def forward(self, x: Tensor, t: Tensor, label: Tensor | None = None) -> Tensor:
         """Return a tensor of the shape of x (B, channels, *), for t (B,) and label (B,) or None."""
-        check_signal(x, self.channels, self.dims, self.levels - 1)
+        check_signal(x, self.channels, self.dims, self.patch * 2 ** (self.levels - 1))
         modulations = iter(self.conditioning(x, t, label))
-        pyramid, copy = iter(self.pyramid), x
-        h = self.stem(x)
+        pyramid, copy = iter(self.pyramid), to_channels(x, self.patch)
+        waves = [f(x * (2 * math.pi / p)) for p in self.periods for f in (torch.sin, torch.cos)]
+        h = self.stem(to_channels(torch.cat([x, *waves], dim=1), self.patch) if waves else copy)
         skips = [h]
         for block in self.down:
             h = block(h, next(modulations))
@@ -123,7 +136,7 @@ class UNet(nn.Module):
             if not block.resamples:
                 h = torch.cat([h, skips.pop()], dim=1)
             h = block(h, next(modulations))
-        return self.head(silu(self.norm(h)))
+        return to_points(self.head(silu(self.norm(h))), self.patch)
 
 
 def _check_sizes(
@@ -134,15 +147,16 @@ def _check_sizes(
     attention: Sequence[int],
     heads: int,
     dims: int,
+    patch: int,
 ) -> None:
     levels = len(multipliers)
     if dims not in (1, 2, 3):
         raise ValueError(f"dims={dims} must be 1, 2 or 3")
-    if min(channels, width, blocks, heads, levels, *multipliers) < 1 or width % 2:
+    if min(channels, width, blocks, heads, patch, levels, *multipliers) < 1 or width % 2:
         raise ValueError(
             f"channels={channels}, width={width}, multipliers={tuple(multipliers)}, "
-            f"blocks={blocks} and heads={heads} must be positive, width even, and a multiplier "
-            f"given for each level"
+            f"blocks={blocks}, heads={heads} and patch={patch} must be positive, width even, and "
+            f"a multiplier given for each level"
         )
     if not set(attention) <= set(range(levels)):
         raise ValueError(
@@ -189,6 +203,12 @@ def _decoder(
         if level > 0:
             layers.append(block(inputs, inputs, resample=up()))
     return layers
+
+
+def _periods(periods: Sequence[float]) -> tuple[float, ...]:
+    if not all(0.0 < period < math.inf for period in periods):
+        raise ValueError(f"input_periods={tuple(periods)} must be positive and finite")
+    return tuple(periods)
 
 
 def _sinusoids(embedding: str, width: int, scale: float | None) -> Sinusoids:
