@@ -128,7 +128,7 @@ def test_attention_reaches_across(attention):
     net = rouse(UNet(1, dims=1, attention=attention, **TINY)).double()
     for module in net.modules():
         if isinstance(module, torch.nn.GroupNorm):  # its mean and variance reach across as well
-            module.forward = lambda x: x
+            module.forward = lambda x, *modulation: x
     x = torch.randn(1, 1, 256, dtype=torch.float64)
     reach = grad(lambda x: net(x, torch.rand(1))[0, 0, 0])(x)[0, 0]
     assert (reach[:4] != 0).all()
@@ -347,3 +347,8 @@ def test_mlp_refuses_other_inputs():
         MLP(2)(torch.zeros(2, 3), T)
     with pytest.raises(ValueError, match="num_classes=K"):
         MLP(2)(torch.zeros(2, 2), T, torch.tensor([0, 1]))
+
+
+def test_an_empty_batch_stays_empty(kind):
+    make, shape = kind
+    assert make()(torch.zeros(0, *shape), torch.zeros(0)).shape == (0, *shape)

@@ -8,7 +8,8 @@ from torch.nn.functional import conv2d, interpolate
 from scoresde import config
 from scoresde.nets import ADM
 from scoresde.nets.adm import ConvResample
-from scoresde.nets.layers import Attention, Resample, ResidualBlock, Sinusoids
+from scoresde.nets.conditioning import Sinusoids
+from scoresde.nets.layers import Attention, Resample, ResidualBlock
 
 TINY = {"width": 8, "multipliers": (1, 2), "blocks": 1, "head_channels": 8, "attention": (1,)}
 

@@ -10,15 +10,8 @@ from hypothesis import strategies as st
 from scipy import signal
 from torch.nn.functional import silu
 
-from scoresde.nets.layers import (
-    Attention,
-    Resample,
-    ResidualBlock,
-    Sinusoids,
-    fourier_frequencies,
-    group_norm,
-    positional_frequencies,
-)
+from scoresde.nets.conditioning import Sinusoids, fourier_frequencies, positional_frequencies
+from scoresde.nets.layers import Attention, GroupNorm, Resample, ResidualBlock
 
 
 @pytest.fixture(autouse=True)
@@ -106,10 +99,40 @@ def test_embeddings_of_time():
 
 @given(st.integers(1, 1000))
 def test_groups_of_channels(channels):
-    groups = group_norm(channels).num_groups
+    groups = GroupNorm(channels).num_groups
     assert channels % groups == 0
     assert groups == 1 or (groups <= 32 and channels // groups >= 4)
     assert channels % 128 or groups == 32
+
+
+@pytest.mark.parametrize("sides", [(5,), (4, 2), (2, 4, 2)])
+def test_modulated_norm_is_its_formula_in_any_memory_format(sides):
+    norm = rouse(GroupNorm(12))
+    x = torch.randn(3, *sides, 12, dtype=torch.float64).movedim(-1, 1)
+    scale, shift = torch.randn(2, 3, 12, dtype=torch.float64)
+    groups = x.unflatten(1, (3, 4))
+    variance, mean = torch.var_mean(groups.flatten(2), 2, correction=0)
+    mean, variance = (m.reshape(3, 3, *(1,) * (x.ndim - 1)) for m in (mean, variance))
+    z = ((groups - mean) / (variance + 1e-6).sqrt()).flatten(1, 2)
+    weight, bias, scale_, shift_ = (
+        v.reshape(-1, 12, *(1,) * len(sides)) for v in (norm.weight, norm.bias, scale, shift)
+    )
+    z = z * weight + bias
+    for image in (x, x.contiguous()):
+        torch.testing.assert_close(norm(image), z)
+        modulated = norm(image, scale, shift)
+        torch.testing.assert_close(modulated, z * (1 + scale_) + shift_)
+        assert modulated.stride() == image.stride()
+
+
+@pytest.mark.parametrize("taps", [(1, 1), (1, 3, 3, 1)])
+@pytest.mark.parametrize("up", [False, True])
+def test_half_precision_filters_round_once(taps, up):
+    x = torch.randn(1, 2, 8, 8).bfloat16()
+    layer = Resample(2, taps, up=up)
+    expected = layer(x.float()).bfloat16()
+    with torch.autocast("cpu", torch.bfloat16):
+        assert torch.equal(layer(x), expected)
 
 
 @pytest.mark.parametrize("scale_shift", [False, True])

@@ -10,15 +10,8 @@ from torch import Tensor, nn
 from torch.nn.functional import pad, silu
 
 from scoresde.nets.checks import check_signal
-from scoresde.nets.layers import (
-    Conditioning,
-    Resample,
-    ResidualBlock,
-    Sinusoids,
-    conv,
-    group_norm,
-    transformer_frequencies,
-)
+from scoresde.nets.conditioning import Conditioning, Sinusoids, transformer_frequencies
+from scoresde.nets.layers import GroupNorm, Resample, ResidualBlock, conv
 
 
 class ADM(nn.Module):
@@ -92,7 +85,7 @@ class ADM(nn.Module):
         self.conditioning = Conditioning(sinusoids, 4 * width, sizes, num_classes)
         self.stem = conv(dims, channels, widths[0])
         self.down, self.middle, self.up = map(nn.ModuleList, (down, middle, up))
-        self.norm = group_norm(widths[0])
+        self.norm = GroupNorm(widths[0])
         self.head = conv(dims, widths[0], outputs, zero=True)
 
     def forward(self, x: Tensor, t: Tensor, label: Tensor | None = None) -> Tensor:

@@ -10,7 +10,8 @@ from torch import Tensor, nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.nn.functional import gelu, layer_norm, scaled_dot_product_attention
 
-from scoresde.nets.layers import Conditioning, Sinusoids, linear, transformer_frequencies
+from scoresde.nets.conditioning import Conditioning, Sinusoids, transformer_frequencies
+from scoresde.nets.layers import linear
 from scoresde.nets.patches import to_channels, to_points
 
 

@@ -1,63 +1,18 @@
-"""The parts that networks are built of: embeddings, convolutions, resampling, attention."""
+"""The parts that networks are built of: convolutions, norms, resampling, attention."""
 
 from __future__ import annotations
 
-import math
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor, nn
 from torch.nn.functional import (
-    conv1d,
-    conv2d,
-    conv3d,
-    conv_transpose1d,
-    conv_transpose2d,
-    conv_transpose3d,
+    avg_pool1d,
+    avg_pool2d,
+    interpolate,
     silu,
 )
-
-from scoresde.nets.checks import check_times
-
-
-def fourier_frequencies(count: int, scale: float) -> Tensor:
-    """Return 2 pi scale N(0, 1), drawn from torch's generator (Song et al. 2021, App. C.1)."""
-    return 2 * math.pi * scale * torch.randn(count)
-
-
-def positional_frequencies(count: int, scale: float, max_period: float = 1e4) -> Tensor:
-    """Return scale max_period^(-i/(count - 1)), i < count (Ho et al. 2020, arXiv:2006.11239).
-
-    The slowest feature has period 2 pi max_period / scale in t, the fastest 2 pi / scale.
-    """
-    return scale * max_period ** -torch.linspace(0, 1, count)
-
-
-def transformer_frequencies(count: int, scale: float = 1.0) -> Tensor:
-    """Return scale 1e4^(-i/count), i < count (Vaswani et al. 2017, arXiv:1706.03762)."""
-    return positional_frequencies(count, scale, 1e4 ** (1 - 1 / count))
-
-
-class Sinusoids(nn.Module):
-    """Sines and cosines of t at fixed frequencies, [sin(w t), cos(w t)] of shape (B, 2 count)."""
-
-    frequencies: Tensor
-
-    def __init__(self, frequencies: Tensor) -> None:
-        super().__init__()
-        self.register_buffer("frequencies", frequencies)
-
-    def forward(self, t: Tensor) -> Tensor:
-        phase = t[:, None] * self.frequencies
-        return torch.cat([phase.sin(), phase.cos()], dim=1)
-
-    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Sinusoids:
-        # `net.to(torch.bfloat16)` would round the frequencies, and phases are hundreds of radians
-        exact = self.frequencies
-        super()._apply(fn, recurse)
-        if self.frequencies.dtype != exact.dtype:
-            self.frequencies = exact.to(self.frequencies.device)
-        return self
+from torch.nn.functional import group_norm as normalise
 
 
 def linear(inputs: int, outputs: int, *, zero: bool = False) -> nn.Linear:
@@ -86,75 +41,36 @@ def _initialise(layer: nn.Linear | nn.Conv1d | nn.Conv2d | nn.Conv3d, zero: bool
         nn.init.zeros_(layer.bias)
 
 
-def group_norm(channels: int) -> nn.GroupNorm:
-    """Return a GroupNorm of at most 32 groups and at least 4 channels a group."""
-    largest = max(1, min(32, channels // 4))
-    groups = next(g for g in range(largest, 0, -1) if channels % g == 0)
-    return nn.GroupNorm(groups, channels, eps=1e-6)
+class GroupNorm(nn.GroupNorm):
+    """GroupNorm of at most 32 groups and at least 4 channels a group, with a modulation.
 
-
-class Conditioning(nn.Module):
-    """What the time and the class say to every block, in one matrix product.
-
-        e = SiLU(W2 SiLU(W1 sinusoids(t)) + class embedding),   modulation_i = P_i e
-
-    Args:
-        sinusoids: the features of t.
-        width: the size of e.
-        sizes: the size of each block's modulation.
-        num_classes: K, or None for a network without classes.
-
-    Raises:
-        ValueError: num_classes < 1.
+    norm(x) (1 + scale) + shift, for scale and shift (B, channels) of every sample's own.
     """
 
-    def __init__(
-        self, sinusoids: Sinusoids, width: int, sizes: Sequence[int], num_classes: int | None
-    ) -> None:
-        super().__init__()
-        if num_classes is not None and num_classes < 1:
-            raise ValueError(f"num_classes={num_classes} must be positive, or None for no classes")
-        self.num_classes, self.sizes = num_classes, list(sizes)
-        self.sinusoids = sinusoids
-        self.hidden = linear(2 * len(sinusoids.frequencies), width)
-        self.out = linear(width, width)
-        if num_classes is not None:
-            self.classes = nn.Embedding(num_classes + 1, width)  # row 0 is "no class"
-        self.project = linear(width, sum(self.sizes))
-        for rows in self.project.weight.split(self.sizes):
-            nn.init.xavier_uniform_(rows)
+    def __init__(self, channels: int) -> None:
+        largest = max(1, min(32, channels // 4))
+        groups = next(g for g in range(largest, 0, -1) if channels % g == 0)
+        super().__init__(groups, channels, eps=1e-6)
 
-    def forward(self, x: Tensor, t: Tensor, label: Tensor | None) -> tuple[Tensor, ...]:
-        """Return the modulations (B, size_i), for x (B, *), t (B,) and label (B,) or None.
-
-        Raises:
-            ValueError: t or label of another shape or dtype; a label without classes; on the CPU,
-                a label outside [-1, num_classes).
-        """
-        check_times(x, t)
-        features = self.sinusoids(t).to(self.hidden.weight.dtype)
-        e = self.out(silu(self.hidden(features)))
-        e = self._add_class(e, label)
-        return self.project(silu(e)).split(self.sizes, dim=1)
-
-    def _add_class(self, e: Tensor, label: Tensor | None) -> Tensor:
-        if self.num_classes is None:
-            if label is not None:
-                raise ValueError("label: this network has no classes; build it with num_classes=K")
-            return e
-        if label is None:
-            return e + self.classes.weight[0]
-        if label.shape != e.shape[:1] or label.dtype != torch.int64:
-            raise ValueError(
-                f"label: shape {tuple(label.shape)}, {label.dtype}; pass one int64 class for each "
-                f"of the {len(e)} samples, -1 for none"
-            )
-        try:  # the look-up checks the range, where a comparison would wait for the device
-            return e + self.classes(label + 1)
-        except IndexError:
-            raise ValueError(
-                f"label: values must lie in [0, {self.num_classes}), or be -1 for no class"
-            ) from None
+    def forward(
+        self, input: Tensor, scale: Tensor | None = None, shift: Tensor | None = None
+    ) -> Tensor:
+        x = input  # the name of the base class
+        # By rows: torch's kernel for bfloat16 with channels last is slower than both copies
+        rows = x.contiguous()
+        if scale is None or shift is None:
+            y = super().forward(rows)
+        else:
+            # One sample of B times the channels has weights for each of them, and so the norm
+            # modulates without another pass over x
+            weight, bias = self.weight * (1 + scale), torch.addcmul(shift, self.bias, 1 + scale)
+            joined = rows.reshape(1, len(x) * x.shape[1], *x.shape[2:])
+            groups = max(1, len(x) * self.num_groups)  # also of an empty batch
+            y = normalise(joined, groups, weight.flatten(), bias.flatten(), self.eps)
+            y = y.view(rows.shape)
+        if x.is_contiguous() or not x.movedim(1, -1).is_contiguous():
+            return y
+        return y.movedim(1, -1).contiguous().movedim(-1, 1)
 
 
 class Resample(nn.Module):
@@ -192,13 +108,23 @@ class Resample(nn.Module):
             kernel = kernel[..., None] * (line * 2 if up else line)
         self.register_buffer("kernel", kernel[None, None])
         self.up, self.stride, self.padding = up, stride, len(taps) // 2 + 1 - stride
-        pairs = (conv1d, conv_transpose1d), (conv2d, conv_transpose2d), (conv3d, conv_transpose3d)
-        self.convolve = pairs[dims - 1][up]
+        # torch pools volumes in float32 alone
+        self.box = dims < 3 and stride == 2 and len(taps) == 2 and taps[0] == taps[1]
+        self.pool = avg_pool1d if dims == 1 else avg_pool2d
 
     def forward(self, x: Tensor) -> Tensor:
-        channels = x.shape[1]
-        kernel = self.kernel.expand(channels, *self.kernel.shape[1:])
-        return self.convolve(x, kernel, stride=self.stride, padding=self.padding, groups=channels)
+        if self.box:
+            return interpolate(x, scale_factor=2.0) if self.up else self.pool(x, 2)
+        # In float32, which autocast leaves to this name of a convolution on processors: they take
+        # ten times longer for one without sums over channels in bfloat16
+        exact = torch.promote_types(x.dtype, torch.float32)
+        channels, dims = x.shape[1], x.ndim - 2
+        kernel = self.kernel.to(exact).expand(channels, *self.kernel.shape[1:])
+        stride, padding, one, zero = ([n] * dims for n in (self.stride, self.padding, 1, 0))
+        y = torch.convolution(
+            x.to(exact), kernel, None, stride, padding, one, self.up, zero, channels
+        )
+        return y.to(x.dtype)
 
 
 class Residual(nn.Module):
@@ -230,7 +156,7 @@ class Attention(nn.Module):
         if heads < 1 or channels % heads:
             raise ValueError(f"heads={heads} must divide the {channels} channels of the level")
         self.heads = heads
-        self.norm = group_norm(channels)
+        self.norm = GroupNorm(channels)
         self.qkv = conv(dims, channels, 3 * channels, 1)
         self.out = conv(dims, channels, channels, 1, zero=True)
         self.add = Residual(rescale)
@@ -278,7 +204,7 @@ class ResidualBlock(nn.Module):
         super().__init__()
         self.scale_shift, self.resamples = scale_shift, resample is not None
         self.modulation = 2 * outputs if scale_shift else outputs
-        self.norm_in, self.norm_out = group_norm(inputs), group_norm(outputs)
+        self.norm_in, self.norm_out = GroupNorm(inputs), GroupNorm(outputs)
         self.resample = resample or nn.Identity()
         self.conv_in = conv(dims, inputs, outputs)
         self.dropout = nn.Dropout(dropout)
@@ -290,11 +216,10 @@ class ResidualBlock(nn.Module):
 
     def forward(self, x: Tensor, modulation: Tensor) -> Tensor:
         h = self.conv_in(self.resample(silu(self.norm_in(x))))
-        modulation = modulation.reshape(*modulation.shape, *(1,) * (x.ndim - 2))
         if self.scale_shift:
             scale, shift = modulation.chunk(2, dim=1)
-            h = torch.addcmul(shift, self.norm_out(h), 1 + scale)
+            h = self.norm_out(h, scale, shift)
         else:
-            h = self.norm_out(h + modulation)
+            h = self.norm_out(h + modulation.reshape(*modulation.shape, *(1,) * (x.ndim - 2)))
         h = self.conv_out(self.dropout(silu(h)))
         return self.attention(self.add(self.skip(self.resample(x)), h))

@@ -7,7 +7,8 @@ import math
 from torch import Tensor, nn
 from torch.nn.functional import silu
 
-from scoresde.nets.layers import Conditioning, Sinusoids, fourier_frequencies, linear
+from scoresde.nets.conditioning import Conditioning, Sinusoids, fourier_frequencies
+from scoresde.nets.layers import linear
 
 
 class MLP(nn.Module):

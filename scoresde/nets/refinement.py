@@ -49,9 +49,10 @@ class InstanceNormPlus(nn.Module):
             p[(..., *(None,) * (x.ndim - 2))] for p in embedding(row, self.table).chunk(3, dim=1)
         )
         mu = x.mean(dim=tuple(range(2, x.ndim)), keepdim=True)
-        v, m = torch.var_mean(mu, dim=1, keepdim=True)
+        means = mu - mu.mean(dim=1, keepdim=True)
+        variance = means.square().sum(dim=1, keepdim=True) / (x.shape[1] - 1)
         normed = group_norm(x, x.shape[1], eps=1e-5)
-        return torch.addcmul(beta, gamma, normed + alpha * ((mu - m) * (v + 1e-5).rsqrt()))
+        return torch.addcmul(beta, gamma, normed + alpha * (means * (variance + 1e-5).rsqrt()))
 
 
 class Unnormalised(nn.Module):

@@ -13,17 +13,13 @@ from torch import Tensor, nn
 from torch.nn.functional import silu
 
 from scoresde.nets.checks import check_signal
-from scoresde.nets.layers import (
+from scoresde.nets.conditioning import (
     Conditioning,
-    Resample,
-    Residual,
-    ResidualBlock,
     Sinusoids,
-    conv,
     fourier_frequencies,
-    group_norm,
     positional_frequencies,
 )
+from scoresde.nets.layers import GroupNorm, Resample, Residual, ResidualBlock, conv
 from scoresde.nets.patches import to_channels, to_points
 
 
@@ -114,7 +110,7 @@ class UNet(nn.Module):
             blur = Resample(dims, resample, stride=1)
             self.pyramid.append(nn.Sequential(blur, conv(dims, inputs, outputs, stride=2)))
         self.add = Residual(skip_rescale)
-        self.norm = group_norm(widths[0])
+        self.norm = GroupNorm(widths[0])
         self.head = conv(dims, widths[0], points, zero=True)
 
     def forward(self, x: Tensor, t: Tensor, label: Tensor | None = None) -> Tensor:
