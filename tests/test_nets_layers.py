@@ -10,8 +10,9 @@ from hypothesis import strategies as st
 from scipy import signal
 from torch.nn.functional import silu
 
+from scoresde.nets.blocks import ResidualBlock
 from scoresde.nets.conditioning import Sinusoids, fourier_frequencies, positional_frequencies
-from scoresde.nets.layers import Attention, GroupNorm, Resample, ResidualBlock
+from scoresde.nets.layers import Attention, GroupNorm, Resample
 
 
 @pytest.fixture(autouse=True)

@@ -1,0 +1,172 @@
+"""The blocks of U-Nets: residual blocks, changes of resolution, and progressive pyramids."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor, nn
+from torch.nn.functional import silu
+
+from scoresde.nets.layers import Attention, GroupNorm, Resample, Residual, conv
+
+
+class ResidualBlock(nn.Module):
+    """A residual block: norm, SiLU, resample, conv, norm, modulate, SiLU, dropout, conv.
+
+    DDPM's (Ho et al. 2020, arXiv:2006.11239) where it keeps the resolution, and BigGAN's (Brock et
+    al. 2019, arXiv:1809.11096; Song et al. 2021, arXiv:2011.13456, App. H) where it changes it. The
+    modulation (B, `modulation`) shifts the second signal before its norm, or scales and shifts it
+    after.
+
+    Args:
+        dims: spatial dimensions.
+        inputs: channels of the input.
+        outputs: channels of the output.
+        resample: what changes the resolution inside the block, or None.
+        heads: of the attention after the block, or 0 for none.
+        dropout: probability of dropping an activation in training.
+        scale_shift: modulate as norm(h) (1 + scale) + shift after the norm, instead of h + shift
+            before it.
+        rescale: divide residual sums by sqrt(2).
+    """
+
+    def __init__(
+        self,
+        dims: int,
+        inputs: int,
+        outputs: int,
+        *,
+        resample: Resample | None = None,
+        heads: int = 0,
+        dropout: float,
+        scale_shift: bool,
+        rescale: bool,
+    ) -> None:
+        super().__init__()
+        self.scale_shift, self.resamples = scale_shift, resample is not None
+        self.modulation = 2 * outputs if scale_shift else outputs
+        self.norm_in, self.norm_out = GroupNorm(inputs), GroupNorm(outputs)
+        self.resample = resample or nn.Identity()
+        self.conv_in = conv(dims, inputs, outputs)
+        self.dropout = nn.Dropout(dropout)
+        self.conv_out = conv(dims, outputs, outputs, zero=True)
+        straight = inputs == outputs and not self.resamples
+        self.skip = nn.Identity() if straight else conv(dims, inputs, outputs, 1)
+        self.add = Residual(rescale)
+        self.attention = Attention(dims, outputs, heads, rescale) if heads else nn.Identity()
+
+    def forward(self, x: Tensor, modulation: Tensor) -> Tensor:
+        h = self.conv_in(self.resample(silu(self.norm_in(x))))
+        if self.scale_shift:
+            scale, shift = modulation.chunk(2, dim=1)
+            h = self.norm_out(h, scale, shift)
+        else:
+            h = self.norm_out(h + modulation.reshape(*modulation.shape, *(1,) * (x.ndim - 2)))
+        h = self.conv_out(self.dropout(silu(h)))
+        return self.attention(self.add(self.skip(self.resample(x)), h))
+
+
+class Resize(nn.Sequential):
+    """DDPM's change of resolution, between its blocks: a filter and a 3^dims convolution.
+
+    Down, a convolution of stride 2, which the taps (1, 1) leave unfiltered as Ho et al. do; up, a
+    convolution after the filter. It is called as a block is, and leaves the modulation alone.
+    """
+
+    modulation, resamples = 0, True
+
+    def __init__(
+        self, dims: int, inputs: int, outputs: int, taps: Sequence[float], *, up: bool = False
+    ) -> None:
+        if up:
+            super().__init__(Resample(dims, taps, up=True), conv(dims, inputs, outputs))
+            return
+        if tuple(taps) == (1, 1):
+            before = (nn.ConstantPad1d, nn.ConstantPad2d, nn.ConstantPad3d)[dims - 1]((0, 1) * dims, 0.0)
+        else:
+            before = Resample(dims, taps, stride=1)
+        super().__init__(before, conv(dims, inputs, outputs, stride=2))
+
+    def forward(self, x: Tensor, modulation: Tensor | None = None) -> Tensor:
+        del modulation
+        return super().forward(x)
+
+
+class InputSkip(nn.Module):
+    """A smaller copy of x, joined to a level: h + conv(copy), or both as channels.
+
+    Song et al. 2021, App. H, "input_skip".
+    """
+
+    def __init__(
+        self, dims: int, channels: int, outputs: int, taps: Sequence[float], *, join: bool
+    ) -> None:
+        super().__init__()
+        self.down, self.conv = Resample(dims, taps), conv(dims, channels, outputs, 1)
+        self.join = join
+
+    def forward(self, copy: Tensor, h: Tensor) -> tuple[Tensor, Tensor]:
+        """Return the next copy and the level's signal."""
+        copy = self.down(copy)
+        features = self.conv(copy)
+        return copy, torch.cat([features, h], dim=1) if self.join else features + h
+
+
+class ResidualInput(nn.Sequential):
+    """The last level's pyramid, filtered and convolved to a level, whose sum is the next pyramid.
+
+    Song et al. 2021, App. H, "residual".
+    """
+
+    def __init__(
+        self, dims: int, inputs: int, outputs: int, taps: Sequence[float], *, rescale: bool
+    ) -> None:
+        blur, convolve = Resample(dims, taps, stride=1), conv(dims, inputs, outputs, stride=2)
+        super().__init__(blur, convolve, Residual(rescale))
+
+    def forward(self, copy: Tensor, h: Tensor) -> tuple[Tensor, Tensor]:
+        """Return the next copy and the level's signal, which are the same."""
+        blur, convolve, add = self
+        h = add(convolve(blur(copy)), h)
+        return h, h
+
+
+class OutputSkip(nn.Module):
+    """A level's share of the output, added to that of the levels below and upsampled.
+
+    Song et al. 2021, App. H, "output_skip".
+    """
+
+    def __init__(self, dims: int, inputs: int, channels: int, taps: Sequence[float]) -> None:
+        super().__init__()
+        self.norm, self.conv = GroupNorm(inputs), conv(dims, inputs, channels, zero=True)
+        self.up = Resample(dims, taps, up=True)
+
+    def forward(self, pyramid: Tensor | None, h: Tensor) -> tuple[Tensor, Tensor]:
+        """Return the output so far at the next level's resolution, and h as it was."""
+        share = self.conv(silu(self.norm(h)))
+        return self.up(share if pyramid is None else pyramid + share), h
+
+
+class ResidualOutput(nn.Module):
+    """The levels below, added to a level's signal, whose upsampled sum goes on to the next.
+
+    Song et al. 2021, App. H, "residual". The deepest level goes on through a norm and convolution.
+    """
+
+    def __init__(
+        self, dims: int, inputs: int, outputs: int, taps: Sequence[float], *, rescale: bool, deepest: bool
+    ) -> None:
+        super().__init__()
+        self.add = Residual(rescale)
+        if deepest:
+            self.norm, self.conv = GroupNorm(inputs), conv(dims, inputs, inputs)
+        self.up = Resize(dims, inputs, outputs, taps, up=True)
+
+    def forward(self, pyramid: Tensor | None, h: Tensor) -> tuple[Tensor, Tensor]:
+        """Return what the next level adds, and the level's signal."""
+        if pyramid is None:
+            return self.up(self.conv(silu(self.norm(h)))), h
+        h = self.add(pyramid, h)
+        return self.up(h), h
