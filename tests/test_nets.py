@@ -4,7 +4,8 @@ import pytest
 import torch
 from torch.func import grad, jvp, vjp, vmap
 
-from scoresde.nets import MLP, UNet
+from scoresde.nets import MLP, UNet, ddpm, ddpmpp, ncsnpp
+from scoresde.nets.patches import to_channels, to_points
 
 TINY = {"width": 8, "multipliers": (1, 2), "blocks": 1, "num_classes": 3}
 NCSNPP = {
@@ -21,6 +22,26 @@ NETS = {
     "2-d": (lambda: UNet(1, dims=2, **TINY), (1, 8, 4)),
     "3-d": (lambda: UNet(1, dims=3, **TINY), (1, 4, 2, 4)),
     "ncsn++": (lambda: UNet(3, **TINY, **NCSNPP), (3, 8, 8)),
+    "ddpm": (
+        lambda: UNet(
+            1,
+            dims=1,
+            resblock="ddpm",
+            combine="cat",
+            progressive_output="residual",
+            progressive_input="input_skip",
+            **TINY | {"multipliers": (1, 2, 1)},
+        ),
+        (1, 8),
+    ),
+    "skips": (
+        lambda: UNet(2, **TINY, progressive_input="input_skip", progressive_output="output_skip"),
+        (2, 8, 4),
+    ),
+    "patches": (
+        lambda: UNet(2, **TINY, **NCSNPP | {"heads": 1}, patch=2, input_periods=(3.0, 6.0)),
+        (2, 8, 4),
+    ),
 }
 
 
@@ -182,17 +203,106 @@ def test_memory_format_changes_nothing():
     torch.testing.assert_close(z, y, rtol=1e-4, atol=1e-5)
 
 
+@pytest.mark.parametrize("dims", [1, 2, 3])
+def test_patches_become_channels_and_points_again(dims):
+    x = torch.arange(2.0 * 3 * 4 * 8 * 6).reshape(2, 3, 4, 8, 6)[(..., *[0] * (3 - dims))]
+    folded = to_channels(x, 2)
+    assert folded.shape == (2, 3 * 2**dims, *(n // 2 for n in x.shape[2:]))
+    assert torch.equal(folded[:, 0].flatten(1), x[:, 0, *[slice(None, None, 2)] * dims].flatten(1))
+    assert torch.equal(to_points(folded, 2), x)
+    if dims == 2:
+        assert torch.equal(folded, torch.nn.functional.pixel_unshuffle(x, 2))
+
+
+def test_input_periods_tell_grey_levels_apart_below_the_noise():
+    """The stem's own answer to two inputs a quarter of a period apart."""
+    net = UNet(1, **TINY, input_periods=(0.01,))
+    seen = []
+    net.stem.register_forward_hook(lambda _, args, __: seen.append(args[0]))
+    x = torch.zeros(2, 1, 4, 4)
+    x[1] += 0.0025
+    net(x, torch.rand(2))
+    torch.testing.assert_close(
+        seen[0][0], torch.tensor([0.0, 0.0, 1.0])[:, None, None].expand(3, 4, 4)
+    )
+    expected = torch.tensor([0.0025, 1.0, 0.0])[:, None, None].expand(3, 4, 4)
+    torch.testing.assert_close(seen[0][1], expected, rtol=0.0, atol=1e-6)
+
+
+AT_256 = {
+    "multipliers": (1, 1, 2, 2, 2, 2, 2),
+    "blocks": 2,
+    "attention": (4,),
+    "progressive_input": "input_skip",
+    "progressive_output": "output_skip",
+}
+AT_1024 = {"width": 16, "multipliers": (1, 2, 4, 8, 16, 32, 32, 32), "blocks": 1, "attention": (6,)}
+
+
 @pytest.mark.parametrize(
-    ("options", "parameters"),
-    [({}, 61_804_419), (NCSNPP | {"heads": 1}, 62_758_787)],
-    ids=["DDPM++", "NCSN++"],
+    ("build", "options", "parameters"),
+    [
+        (ddpm, {}, 35_218_947),  # vp/ddpm/cifar10, subvp/cifar10_ddpm_continuous, ve/cifar10_ddpm
+        (
+            ddpm,
+            {"multipliers": (1, 1, 2, 2, 4, 4), "attention": (4,)},
+            111_569_923,
+        ),  # vp/ddpm/church
+        (ddpmpp, {}, 61_804_419),  # vp/ and subvp/cifar10_ddpmpp_continuous, vp/cifar10_ddpmpp
+        (ddpmpp, {"blocks": 8}, 106_632_579),  # vp/ and subvp/cifar10_ddpmpp_deep_continuous
+        (ncsnpp, {}, 62_758_787),  # ve/cifar10_ncsnpp_continuous
+        (ncsnpp, {"blocks": 8}, 107_586_947),  # ve/cifar10_ncsnpp_deep_continuous
+        (
+            ncsnpp,
+            {"embedding": "positional"},
+            62_693_251,
+        ),  # vp/ and subvp/cifar10_ncsnpp_continuous
+        (ncsnpp, {"embedding": "positional", "blocks": 8}, 107_521_411),  # the same, deep
+        (ncsnpp, AT_256, 65_574_421),  # ve/church_ncsnpp_continuous
+        (ncsnpp, AT_256 | AT_1024, 105_785_880),  # ve/ffhq_ncsnpp_continuous
+    ],
 )
-def test_sizes_of_song_et_al(options, parameters):
-    """As counted in the authors' code, github.com/yang-song/score_sde_pytorch."""
-    config = {"width": 128, "multipliers": (1, 2, 2, 2), "blocks": 4, "dropout": 0.1}
+def test_sizes_of_the_published_networks(build, options, parameters):
+    """As counted in the authors' code, under configs/ of github.com/yang-song/score_sde_pytorch."""
     with torch.device("meta"):
-        net = UNet(3, **config | {"scale_shift": False} | options)
+        net = build(**options)
     assert sum(p.numel() for p in net.parameters()) == parameters
+
+
+@pytest.mark.parametrize("build", [ddpm, ddpmpp, ncsnpp])
+@pytest.mark.parametrize("dims", [1, 2, 3])
+def test_published_networks_in_other_dimensions(build, dims):
+    net = rouse(build(2, dims=dims, width=8, multipliers=(1, 2), blocks=1, num_classes=3))
+    x, label = torch.randn(2, 2, *(4,) * dims), torch.tensor([0, 2])
+    y = net(x, torch.rand(2), label)
+    assert y.shape == x.shape
+    assert (y != net(x, torch.rand(2), label)).any()
+
+
+def silence(module):
+    """Let a module's answers be zero."""
+    for parameter in module.parameters():
+        parameter.data.zero_()
+
+
+def test_levels_below_the_stem_see_a_smaller_copy():
+    net = rouse(UNet(1, **TINY | {"multipliers": (1, 1, 1)}, progressive_input="input_skip"))
+    silence(net.stem)
+    x, t = torch.randn(2, 1, 8, 8), torch.rand(2)
+    board = torch.tensor([[1.0, -1.0], [-1.0, 1.0]]).repeat(4, 4)  # of mean 0 in each 2 x 2
+    torch.testing.assert_close(net(x + board, t), net(x, t))
+    assert not torch.allclose(net(x + board.repeat_interleave(2, 1)[:, :8], t), net(x, t))
+
+
+@pytest.mark.parametrize("level", [1, 2])
+def test_levels_give_their_share_of_the_output(level):
+    net = UNet(1, **TINY | {"multipliers": (1, 1, 1)}, progressive_output="output_skip")
+    rouse(net.outputs[2 - level])  # the deepest first; the others' shares and the head are zero
+    y = net(torch.randn(2, 1, 16, 16), torch.rand(2))
+    side = 2**level
+    squares = y.unflatten(3, (-1, side)).unflatten(2, (-1, side))
+    torch.testing.assert_close(squares, squares[:, :, :, :1, :, :1].expand_as(squares))
+    assert squares[:, :, :, 0, :, 0].std() > 1e-3
 
 
 @pytest.mark.parametrize(
@@ -208,6 +318,12 @@ def test_sizes_of_song_et_al(options, parameters):
         (lambda: UNet(1, embedding="learned"), "embedding='learned'"),
         (lambda: UNet(1, resample=(1, 2, 1)), r"resample=\(1, 2, 1\).*even number"),
         (lambda: UNet(1, num_classes=0), "num_classes=0"),
+        (lambda: UNet(1, resblock="resnet"), "resblock='resnet'.*'biggan' or 'ddpm'"),
+        (lambda: UNet(1, progressive_input="skip"), "progressive_input='skip'.*'input_skip'"),
+        (lambda: UNet(1, progressive_output="skip"), "progressive_output='skip'.*'output_skip'"),
+        (lambda: UNet(1, combine="mean"), "combine='mean' must be 'sum' or 'cat'"),
+        (lambda: UNet(1, patch=0), "patch=0"),
+        (lambda: UNet(1, input_periods=(0.0,)), r"input_periods=\(0.0,\)"),
         (lambda: MLP(0), "shape=0"),
         (lambda: MLP(2, embed=5), "embed=5"),
     ],

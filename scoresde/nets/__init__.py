@@ -1,4 +1,4 @@
-"""Networks to denoise with: a multilayer perceptron and a U-Net.
+"""Networks to denoise with: a multilayer perceptron, and U-Nets as published.
 
 The convention is `net(x, t)` or `net(x, t, label=label)`, and the answer has the shape of x:
 
@@ -15,6 +15,7 @@ zero, and so does the output.
 """
 
 from scoresde.nets.mlp import MLP
+from scoresde.nets.published import ddpm, ddpmpp, ncsnpp
 from scoresde.nets.unet import UNet
 
-__all__ = ["MLP", "UNet"]
+__all__ = ["MLP", "UNet", "ddpm", "ddpmpp", "ncsnpp"]

@@ -1,10 +1,9 @@
-"""The blocks of U-Nets: residual blocks, changes of resolution, and progressive pyramids."""
+"""The blocks of U-Nets: residual blocks and changes of resolution."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 
-import torch
 from torch import Tensor, nn
 from torch.nn.functional import silu
 
@@ -83,7 +82,9 @@ class Resize(nn.Sequential):
             super().__init__(Resample(dims, taps, up=True), conv(dims, inputs, outputs))
             return
         if tuple(taps) == (1, 1):
-            before = (nn.ConstantPad1d, nn.ConstantPad2d, nn.ConstantPad3d)[dims - 1]((0, 1) * dims, 0.0)
+            before = (nn.ConstantPad1d, nn.ConstantPad2d, nn.ConstantPad3d)[dims - 1](
+                (0, 1) * dims, 0.0
+            )
         else:
             before = Resample(dims, taps, stride=1)
         super().__init__(before, conv(dims, inputs, outputs, stride=2))
@@ -91,82 +92,3 @@ class Resize(nn.Sequential):
     def forward(self, x: Tensor, modulation: Tensor | None = None) -> Tensor:
         del modulation
         return super().forward(x)
-
-
-class InputSkip(nn.Module):
-    """A smaller copy of x, joined to a level: h + conv(copy), or both as channels.
-
-    Song et al. 2021, App. H, "input_skip".
-    """
-
-    def __init__(
-        self, dims: int, channels: int, outputs: int, taps: Sequence[float], *, join: bool
-    ) -> None:
-        super().__init__()
-        self.down, self.conv = Resample(dims, taps), conv(dims, channels, outputs, 1)
-        self.join = join
-
-    def forward(self, copy: Tensor, h: Tensor) -> tuple[Tensor, Tensor]:
-        """Return the next copy and the level's signal."""
-        copy = self.down(copy)
-        features = self.conv(copy)
-        return copy, torch.cat([features, h], dim=1) if self.join else features + h
-
-
-class ResidualInput(nn.Sequential):
-    """The last level's pyramid, filtered and convolved to a level, whose sum is the next pyramid.
-
-    Song et al. 2021, App. H, "residual".
-    """
-
-    def __init__(
-        self, dims: int, inputs: int, outputs: int, taps: Sequence[float], *, rescale: bool
-    ) -> None:
-        blur, convolve = Resample(dims, taps, stride=1), conv(dims, inputs, outputs, stride=2)
-        super().__init__(blur, convolve, Residual(rescale))
-
-    def forward(self, copy: Tensor, h: Tensor) -> tuple[Tensor, Tensor]:
-        """Return the next copy and the level's signal, which are the same."""
-        blur, convolve, add = self
-        h = add(convolve(blur(copy)), h)
-        return h, h
-
-
-class OutputSkip(nn.Module):
-    """A level's share of the output, added to that of the levels below and upsampled.
-
-    Song et al. 2021, App. H, "output_skip".
-    """
-
-    def __init__(self, dims: int, inputs: int, channels: int, taps: Sequence[float]) -> None:
-        super().__init__()
-        self.norm, self.conv = GroupNorm(inputs), conv(dims, inputs, channels, zero=True)
-        self.up = Resample(dims, taps, up=True)
-
-    def forward(self, pyramid: Tensor | None, h: Tensor) -> tuple[Tensor, Tensor]:
-        """Return the output so far at the next level's resolution, and h as it was."""
-        share = self.conv(silu(self.norm(h)))
-        return self.up(share if pyramid is None else pyramid + share), h
-
-
-class ResidualOutput(nn.Module):
-    """The levels below, added to a level's signal, whose upsampled sum goes on to the next.
-
-    Song et al. 2021, App. H, "residual". The deepest level goes on through a norm and convolution.
-    """
-
-    def __init__(
-        self, dims: int, inputs: int, outputs: int, taps: Sequence[float], *, rescale: bool, deepest: bool
-    ) -> None:
-        super().__init__()
-        self.add = Residual(rescale)
-        if deepest:
-            self.norm, self.conv = GroupNorm(inputs), conv(dims, inputs, inputs)
-        self.up = Resize(dims, inputs, outputs, taps, up=True)
-
-    def forward(self, pyramid: Tensor | None, h: Tensor) -> tuple[Tensor, Tensor]:
-        """Return what the next level adds, and the level's signal."""
-        if pyramid is None:
-            return self.up(self.conv(silu(self.norm(h)))), h
-        h = self.add(pyramid, h)
-        return self.up(h), h

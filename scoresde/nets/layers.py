@@ -10,7 +10,6 @@ from torch.nn.functional import (
     avg_pool1d,
     avg_pool2d,
     interpolate,
-    silu,
 )
 from torch.nn.functional import group_norm as normalise
 
