@@ -154,14 +154,14 @@ def test_ddpm_halves_by_a_convolution_that_looks_ahead():
     x = torch.randn(1, 2, 6, dtype=torch.float64)
     beyond = torch.cat([x, torch.zeros(1, 2, 1)], dim=2)
     windows = torch.stack([beyond[..., i : i + 3] for i in (0, 2, 4)], dim=2)  # (1, 2, 3, taps)
-    expected = torch.einsum("bcik,ock->boi", windows, layer[1].weight) + layer[1].bias[:, None]
+    expected = torch.einsum("bcik,ock->boi", windows, layer.conv.weight) + layer.conv.bias[:, None]
     torch.testing.assert_close(layer(x), expected)
 
 
 def test_ddpm_doubles_by_the_nearest_neighbour_and_a_convolution():
     layer = rouse(Resize(1, 2, 3, (1, 1), up=True))
     x = torch.randn(1, 2, 4, dtype=torch.float64)
-    torch.testing.assert_close(layer(x), layer[1](x.repeat_interleave(2, dim=2)))
+    torch.testing.assert_close(layer(x), layer.conv(x.repeat_interleave(2, dim=2)))
 
 
 def test_residual_pyramids_are_their_formulas():

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from torch import Tensor, nn
-from torch.nn.functional import silu
+from torch.nn.functional import pad, silu
 
 from scoresde.nets.layers import Attention, GroupNorm, Resample, Residual, conv
 
@@ -66,11 +66,12 @@ class ResidualBlock(nn.Module):
         return self.attention(self.add(self.skip(self.resample(x)), h))
 
 
-class Resize(nn.Sequential):
+class Resize(nn.Module):
     """DDPM's change of resolution, between its blocks: a filter and a 3^dims convolution.
 
-    Down, a convolution of stride 2, which the taps (1, 1) leave unfiltered as Ho et al. do; up, a
-    convolution after the filter. It is called as a block is, and leaves the modulation alone.
+    Down, a convolution of stride 2, which the taps (1, 1) leave unfiltered as Ho et al. do, with a
+    zero beyond the last points; up, a convolution after the filter. It is called as a block is, and
+    leaves the modulation alone.
     """
 
     modulation, resamples = 0, True
@@ -78,17 +79,12 @@ class Resize(nn.Sequential):
     def __init__(
         self, dims: int, inputs: int, outputs: int, taps: Sequence[float], *, up: bool = False
     ) -> None:
-        if up:
-            super().__init__(Resample(dims, taps, up=True), conv(dims, inputs, outputs))
-            return
-        if tuple(taps) == (1, 1):
-            before = (nn.ConstantPad1d, nn.ConstantPad2d, nn.ConstantPad3d)[dims - 1](
-                (0, 1) * dims, 0.0
-            )
-        else:
-            before = Resample(dims, taps, stride=1)
-        super().__init__(before, conv(dims, inputs, outputs, stride=2))
+        super().__init__()
+        self.beyond = (0, 0 if up or tuple(taps) != (1, 1) else 1) * dims
+        blur = nn.Identity() if any(self.beyond) else Resample(dims, taps, stride=1)
+        self.filter = Resample(dims, taps, up=True) if up else blur
+        self.conv = conv(dims, inputs, outputs, stride=1 if up else 2)
 
     def forward(self, x: Tensor, modulation: Tensor | None = None) -> Tensor:
         del modulation
-        return super().forward(x)
+        return self.conv(self.filter(pad(x, self.beyond) if any(self.beyond) else x))

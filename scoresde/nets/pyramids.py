@@ -36,7 +36,7 @@ class InputSkip(nn.Module):
         return copy, torch.cat([features, h], dim=1) if self.join else features + h
 
 
-class ResidualInput(nn.Sequential):
+class ResidualInput(nn.ModuleList):
     """The last level's pyramid, filtered and convolved to a level, whose sum is the next pyramid.
 
     Song et al. 2021, App. H, "residual".
@@ -46,7 +46,7 @@ class ResidualInput(nn.Sequential):
         self, dims: int, inputs: int, outputs: int, taps: Sequence[float], *, rescale: bool
     ) -> None:
         blur, convolve = Resample(dims, taps, stride=1), conv(dims, inputs, outputs, stride=2)
-        super().__init__(blur, convolve, Residual(rescale))
+        super().__init__([blur, convolve, Residual(rescale)])
 
     def forward(self, copy: Tensor, h: Tensor) -> tuple[Tensor, Tensor]:
         """Return the next copy and the level's signal, which are the same."""
