@@ -45,6 +45,7 @@ FILE = "config.json"
 _FUNCTIONS = (
     *(data.digits, data.moons, data.spirals, data.rings, data.gaussians8, data.checkerboard),
     *(data.npy, data.npz, data.idx, data.images, data.cifar10),
+    *(nets.ddpm, nets.ddpmpp, nets.ncsnpp),
     *(losses.sigma2, losses.likelihood, losses.edm),
     *(scoresde.feed_t, scoresde.feed_999t, scoresde.feed_log_sigma),
 )

@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch.func import grad, jvp, vjp, vmap
 
-from scoresde.nets import ADM, MLP, DiT, RefineNet, UNet
+from scoresde.nets import ADM, MLP, DiT, RefineNet, UNet, ddpm, ddpmpp, ncsnpp
 from scoresde.nets.patches import to_channels, to_points
 
 TINY = {"width": 8, "multipliers": (1, 2), "blocks": 1, "num_classes": 3}
@@ -25,6 +25,22 @@ NETS = {
     "2-d": (lambda: UNet(1, dims=2, **TINY), (1, 8, 4)),
     "3-d": (lambda: UNet(1, dims=3, **TINY), (1, 4, 2, 4)),
     "ncsn++": (lambda: UNet(3, **TINY, **NCSNPP), (3, 8, 8)),
+    "ddpm": (
+        lambda: UNet(
+            1,
+            dims=1,
+            resblock="ddpm",
+            combine="cat",
+            progressive_output="residual",
+            progressive_input="input_skip",
+            **TINY | {"multipliers": (1, 2, 1)},
+        ),
+        (1, 8),
+    ),
+    "skips": (
+        lambda: UNet(2, **TINY, progressive_input="input_skip", progressive_output="output_skip"),
+        (2, 8, 4),
+    ),
     "patches": (
         lambda: UNet(2, **TINY, **NCSNPP | {"heads": 1}, patch=2, input_periods=(3.0, 6.0)),
         (2, 8, 4),
@@ -282,17 +298,80 @@ def test_input_periods_tell_grey_levels_apart_below_the_noise():
     torch.testing.assert_close(seen[0][1], expected, rtol=0.0, atol=1e-6)
 
 
+AT_256 = {
+    "multipliers": (1, 1, 2, 2, 2, 2, 2),
+    "blocks": 2,
+    "attention": (4,),
+    "progressive_input": "input_skip",
+    "progressive_output": "output_skip",
+}
+AT_1024 = {"width": 16, "multipliers": (1, 2, 4, 8, 16, 32, 32, 32), "blocks": 1, "attention": (6,)}
+
+
 @pytest.mark.parametrize(
-    ("options", "parameters"),
-    [({}, 61_804_419), (NCSNPP | {"heads": 1}, 62_758_787)],
-    ids=["DDPM++", "NCSN++"],
+    ("build", "options", "parameters"),
+    [
+        (ddpm, {}, 35_218_947),  # vp/ddpm/cifar10, subvp/cifar10_ddpm_continuous, ve/cifar10_ddpm
+        (
+            ddpm,
+            {"multipliers": (1, 1, 2, 2, 4, 4), "attention": (4,)},
+            111_569_923,
+        ),  # vp/ddpm/church
+        (ddpmpp, {}, 61_804_419),  # vp/ and subvp/cifar10_ddpmpp_continuous, vp/cifar10_ddpmpp
+        (ddpmpp, {"blocks": 8}, 106_632_579),  # vp/ and subvp/cifar10_ddpmpp_deep_continuous
+        (ncsnpp, {}, 62_758_787),  # ve/cifar10_ncsnpp_continuous
+        (ncsnpp, {"blocks": 8}, 107_586_947),  # ve/cifar10_ncsnpp_deep_continuous
+        (
+            ncsnpp,
+            {"embedding": "positional"},
+            62_693_251,
+        ),  # vp/ and subvp/cifar10_ncsnpp_continuous
+        (ncsnpp, {"embedding": "positional", "blocks": 8}, 107_521_411),  # the same, deep
+        (ncsnpp, AT_256, 65_574_421),  # ve/church_ncsnpp_continuous
+        (ncsnpp, AT_256 | AT_1024, 105_785_880),  # ve/ffhq_ncsnpp_continuous
+    ],
 )
-def test_sizes_of_song_et_al(options, parameters):
-    """As counted in the authors' code, github.com/yang-song/score_sde_pytorch."""
-    config = {"width": 128, "multipliers": (1, 2, 2, 2), "blocks": 4, "dropout": 0.1}
+def test_sizes_of_the_published_networks(build, options, parameters):
+    """As counted in the authors' code, under configs/ of github.com/yang-song/score_sde_pytorch."""
     with torch.device("meta"):
-        net = UNet(3, **config | {"scale_shift": False} | options)
+        net = build(**options)
     assert sum(p.numel() for p in net.parameters()) == parameters
+
+
+@pytest.mark.parametrize("build", [ddpm, ddpmpp, ncsnpp])
+@pytest.mark.parametrize("dims", [1, 2, 3])
+def test_published_networks_in_other_dimensions(build, dims):
+    net = rouse(build(2, dims=dims, width=8, multipliers=(1, 2), blocks=1, num_classes=3))
+    x, label = torch.randn(2, 2, *(4,) * dims), torch.tensor([0, 2])
+    y = net(x, torch.rand(2), label)
+    assert y.shape == x.shape
+    assert (y != net(x, torch.rand(2), label)).any()
+
+
+def silence(module):
+    """Let a module's answers be zero."""
+    for parameter in module.parameters():
+        parameter.data.zero_()
+
+
+def test_levels_below_the_stem_see_a_smaller_copy():
+    net = rouse(UNet(1, **TINY | {"multipliers": (1, 1, 1)}, progressive_input="input_skip"))
+    silence(net.stem)
+    x, t = torch.randn(2, 1, 8, 8), torch.rand(2)
+    board = torch.tensor([[1.0, -1.0], [-1.0, 1.0]]).repeat(4, 4)  # of mean 0 in each 2 x 2
+    torch.testing.assert_close(net(x + board, t), net(x, t))
+    assert not torch.allclose(net(x + board.repeat_interleave(2, 1)[:, :8], t), net(x, t))
+
+
+@pytest.mark.parametrize("level", [1, 2])
+def test_levels_give_their_share_of_the_output(level):
+    net = UNet(1, **TINY | {"multipliers": (1, 1, 1)}, progressive_output="output_skip")
+    rouse(net.outputs[2 - level])  # the deepest first; the others' shares and the head are zero
+    y = net(torch.randn(2, 1, 16, 16), torch.rand(2))
+    side = 2**level
+    squares = y.unflatten(3, (-1, side)).unflatten(2, (-1, side))
+    torch.testing.assert_close(squares, squares[:, :, :, :1, :, :1].expand_as(squares))
+    assert squares[:, :, :, 0, :, 0].std() > 1e-3
 
 
 @pytest.mark.parametrize(
@@ -308,6 +387,10 @@ def test_sizes_of_song_et_al(options, parameters):
         (lambda: UNet(1, embedding="learned"), "embedding='learned'"),
         (lambda: UNet(1, resample=(1, 2, 1)), r"resample=\(1, 2, 1\).*even number"),
         (lambda: UNet(1, num_classes=0), "num_classes=0"),
+        (lambda: UNet(1, resblock="resnet"), "resblock='resnet'.*'biggan' or 'ddpm'"),
+        (lambda: UNet(1, progressive_input="skip"), "progressive_input='skip'.*'input_skip'"),
+        (lambda: UNet(1, progressive_output="skip"), "progressive_output='skip'.*'output_skip'"),
+        (lambda: UNet(1, combine="mean"), "combine='mean' must be 'sum' or 'cat'"),
         (lambda: UNet(1, patch=0), "patch=0"),
         (lambda: UNet(1, input_periods=(0.0,)), r"input_periods=\(0.0,\)"),
         (lambda: MLP(0), "shape=0"),

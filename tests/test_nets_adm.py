@@ -8,8 +8,9 @@ from torch.nn.functional import conv2d, interpolate
 from scoresde import config
 from scoresde.nets import ADM
 from scoresde.nets.adm import ConvResample
+from scoresde.nets.blocks import ResidualBlock
 from scoresde.nets.conditioning import Sinusoids
-from scoresde.nets.layers import Attention, Resample, ResidualBlock
+from scoresde.nets.layers import Attention, Resample
 
 TINY = {"width": 8, "multipliers": (1, 2), "blocks": 1, "head_channels": 8, "attention": (1,)}
 

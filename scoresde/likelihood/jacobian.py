@@ -290,11 +290,11 @@ def _signs(x: Tensor, level: Level) -> Tensor:
 
 def _gaussian_product(gaussian: Gaussian, level: Level, c: float, probes: Tensor) -> Tensor:
     """Return (dv/dy) e of a Gaussian's flow: d log(sqrt(V) / r) / dphi along its axes."""
-    flat, axes = probes.flatten(2), gaussian.axes[0].to(probes)
+    # a product a sample: those of the whole batch would be rounded as its size makes them
+    flat, axes = probes.flatten(2), gaussian.axes[0].to(probes).expand(len(probes), -1, -1)
     share = gaussian.variances[0].to(probes) / c**2
     phi = level.angle(c)
-    if isinstance(phi, Tensor):
-        phi = phi.reshape(-1, 1, 1).to(probes)
+    phi = phi.reshape(-1, 1, 1).to(probes) if isinstance(phi, Tensor) else phi
     s, k = sin(phi), cos(phi)
     rates = s * k * (1.0 - share) / (k * k * share + s * s)
-    return ((flat @ axes * rates) @ axes.mT).reshape(probes.shape)
+    return (flat.bmm(axes) * rates).bmm(axes.mT).reshape(probes.shape)

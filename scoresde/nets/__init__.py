@@ -1,4 +1,4 @@
-"""Networks to denoise with: a multilayer perceptron, U-Nets, a RefineNet and a transformer.
+"""Networks to denoise with: a perceptron, U-Nets as published, a RefineNet and a transformer.
 
 The convention is `net(x, t)` or `net(x, t, label=label)`, and the answer has the shape of x, or of
 x with other channels for a network built with `outputs`:
@@ -18,7 +18,8 @@ zero, and so does the output, except for the RefineNet's.
 from scoresde.nets.adm import ADM
 from scoresde.nets.dit import DiT
 from scoresde.nets.mlp import MLP
+from scoresde.nets.published import ddpm, ddpmpp, ncsnpp
 from scoresde.nets.refinenet import RefineNet
 from scoresde.nets.unet import UNet
 
-__all__ = ["ADM", "MLP", "DiT", "RefineNet", "UNet"]
+__all__ = ["ADM", "MLP", "DiT", "RefineNet", "UNet", "ddpm", "ddpmpp", "ncsnpp"]

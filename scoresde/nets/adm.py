@@ -9,9 +9,10 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import pad, silu
 
+from scoresde.nets.blocks import ResidualBlock
 from scoresde.nets.checks import check_signal
 from scoresde.nets.conditioning import Conditioning, Sinusoids, transformer_frequencies
-from scoresde.nets.layers import GroupNorm, Resample, ResidualBlock, conv
+from scoresde.nets.layers import GroupNorm, Resample, conv
 
 
 class ADM(nn.Module):
@@ -109,7 +110,8 @@ class ADM(nn.Module):
 class ConvResample(nn.Module):
     """A convolution of stride 2, or one after doubling by the nearest neighbour.
 
-    Among blocks it is one that nothing modulates.
+    It is Improved DDPM's, with a zero before the first points, where DDPM's `Resize` has one beyond
+    the last. Among blocks it is one that nothing modulates.
 
     Args:
         dims: spatial dimensions, 1 to 3.

@@ -81,7 +81,7 @@ class Conditioning(nn.Module):
         if num_classes is not None:
             self.classes = nn.Embedding(num_classes + 1, width)  # row 0 is "no class"
         self.project = linear(width, sum(self.sizes))
-        for rows in self.project.weight.split(self.sizes):
+        for rows in self.project.weight.split([size for size in self.sizes if size]):
             nn.init.xavier_uniform_(rows)
 
     def forward(self, x: Tensor, t: Tensor, label: Tensor | None) -> tuple[Tensor, ...]:
