@@ -43,6 +43,7 @@ ORDER = [
     "metrics",
     "interop",
     "testing",
+    "calls",
     "config",
     "run",
     "measure",

@@ -5,7 +5,7 @@ import torch
 from torch import nn
 from torch.nn.functional import conv2d, interpolate
 
-from scoresde import config
+from scoresde.calls import build
 from scoresde.nets import ADM
 from scoresde.nets.adm import ConvResample
 from scoresde.nets.blocks import ResidualBlock
@@ -96,7 +96,7 @@ def test_frequencies_are_those_of_transformers():
 
 def test_a_configuration_names_it():
     call = "ADM(width=8, multipliers=(1, 2), attention=(1,), head_channels=8)"
-    net = config.build(call, nn.Module, shape=(3, 8, 8), channels=3, dims=2, num_classes=10)
+    net = build(call, nn.Module, shape=(3, 8, 8), channels=3, dims=2, num_classes=10)
     assert isinstance(net, ADM)
     assert (net.channels, net.dims, net.conditioning.num_classes) == (3, 2, 10)
 

@@ -8,7 +8,7 @@ from torch import nn
 from torch.func import grad
 from torch.nn.functional import gelu
 
-from scoresde import config
+from scoresde.calls import build
 from scoresde.nets import DiT
 from scoresde.nets.dit import TransformerBlock, grid_positions
 from scoresde.nets.patches import to_channels, to_points
@@ -124,7 +124,7 @@ def test_outputs_are_channels_of_their_own():
 
 def test_a_configuration_names_it():
     call = "DiT(patch=4, width=24, depth=1, heads=2)"
-    net = config.build(call, nn.Module, shape=(1, 8, 8), channels=1, dims=2, num_classes=10)
+    net = build(call, nn.Module, shape=(1, 8, 8), channels=1, dims=2, num_classes=10)
     assert isinstance(net, DiT)
     assert (net.shape, net.grid, net.conditioning.num_classes) == ((1, 8, 8), (2, 2), 10)
 

@@ -7,7 +7,7 @@ import torch
 from torch import nn
 from torch.nn.functional import avg_pool2d, elu, max_pool2d
 
-from scoresde import config
+from scoresde.calls import build
 from scoresde.nets import RefineNet
 from scoresde.nets.refinement import (
     ChainedPooling,
@@ -151,7 +151,7 @@ def test_noise_levels_are_chosen_by_the_nearest_index():
 
 def test_a_configuration_names_it():
     call = "RefineNet(width=8, multipliers=(1, 2), dilations=(2,))"
-    net = config.build(call, nn.Module, shape=(3, 8), channels=3, dims=1, num_classes=None)
+    net = build(call, nn.Module, shape=(3, 8), channels=3, dims=1, num_classes=None)
     assert isinstance(net, RefineNet)
     assert (net.channels, net.dims) == (3, 1)
 
