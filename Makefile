@@ -49,9 +49,11 @@ clean:  ## delete all that is built, the virtual environment included
 	$(PIP) --editable '.[report]'
 	touch $@
 
+# of digit-recognizer-py the weights alone are read; its code asks for torchvision
 .venv/.dev: pyproject.toml constraints.txt
 	test -x $(BIN)/pip || $(PYTHON) -m venv .venv
 	$(PIP) --editable '.[dev]'
+	$(PIP) --no-deps digit-recognizer-py
 	touch .venv/.demo $@
 
 data/fashion-mnist:

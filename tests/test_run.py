@@ -330,10 +330,8 @@ def test_runs_train_on_sounds_series_and_tables(tmp_path, named, net):
 def test_a_shift_is_part_of_what_a_run_is_and_fits_its_data(tmp_path):
     settings = tiny("digits()")
     assert "shift" not in config.identity(settings, config.build_data(settings)[1])
-    del settings.train.shift  # as in a run of before there was one
     run.train_run(settings, tmp_path)
-    with settings.unlocked():
-        settings.train.shift = 2
+    settings.train.shift = 2
     with pytest.raises(ValueError, match="shift"):
         run.train_run(settings, tmp_path)
     settings.train.shift = 8
