@@ -27,6 +27,7 @@ T = TypeVar("T")
 _FUNCTIONS = (
     *(data.digits, data.moons, data.spirals, data.rings, data.gaussians8, data.checkerboard),
     *(data.npy, data.npz, data.idx, data.cifar10),
+    *(nets.ddpm, nets.ddpmpp, nets.ncsnpp),
     *(data.images, data.audio, data.series, data.table),
     *(training.sigma2, training.likelihood, training.edm, training.velocity),
     *(scoresde.feed_t, scoresde.feed_999t, scoresde.feed_log_sigma),

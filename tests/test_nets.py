@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch.func import grad, jvp, vjp, vmap
 
-from scoresde.nets import MLP, UNet
+from scoresde.nets import ADM, MLP, DiT, RefineNet, UNet, ddpm, ddpmpp, ncsnpp
 from scoresde.nets.patches import to_channels, to_points
 
 TINY = {"width": 8, "multipliers": (1, 2), "blocks": 1, "num_classes": 3}
@@ -15,6 +15,9 @@ NCSNPP = {
     "scale_shift": False,
     "heads": 2,
 }
+TINY_ADM = TINY | {"head_channels": 8, "attention": (1,)}
+TINY_DIT = {"width": 24, "depth": 2, "heads": 2, "num_classes": 3}
+TINY_REFINENET = {"width": 8, "multipliers": (1, 2, 2), "dilations": (2,)}
 NETS = {
     "mlp": (lambda: MLP(2, hidden=16, embed=8, num_classes=3), (2,)),
     "mlp of a tuple": (lambda: MLP((3, 4), hidden=16, embed=8, num_classes=3), (3, 4)),
@@ -22,9 +25,49 @@ NETS = {
     "2-d": (lambda: UNet(1, dims=2, **TINY), (1, 8, 4)),
     "3-d": (lambda: UNet(1, dims=3, **TINY), (1, 4, 2, 4)),
     "ncsn++": (lambda: UNet(3, **TINY, **NCSNPP), (3, 8, 8)),
+    "ddpm": (
+        lambda: UNet(
+            1,
+            dims=1,
+            resblock="ddpm",
+            combine="cat",
+            progressive_output="residual",
+            progressive_input="input_skip",
+            **TINY | {"multipliers": (1, 2, 1)},
+        ),
+        (1, 8),
+    ),
+    "skips": (
+        lambda: UNet(2, **TINY, progressive_input="input_skip", progressive_output="output_skip"),
+        (2, 8, 4),
+    ),
     "patches": (
         lambda: UNet(2, **TINY, **NCSNPP | {"heads": 1}, patch=2, input_periods=(3.0, 6.0)),
         (2, 8, 4),
+    ),
+    "adm": (lambda: ADM(1, **TINY_ADM), (1, 8, 4)),
+    "improved ddpm": (lambda: ADM(2, dims=1, conv_resample=True, **TINY_ADM), (2, 8)),
+    "dit": (lambda: DiT((3, 8, 4), **TINY_DIT), (3, 8, 4)),
+    "3-d dit": (lambda: DiT((1, 4, 2, 6), **TINY_DIT), (1, 4, 2, 6)),
+}
+
+
+class Unlabelled(torch.nn.Module):
+    """A network without classes, handed labels all the same."""
+
+    def __init__(self, net):
+        super().__init__()
+        self.net = net
+
+    def forward(self, x, t, label=None):
+        return self.net(x, t)
+
+
+UNLABELLED = {
+    "ncsnv2": (lambda: Unlabelled(RefineNet(1, **TINY_REFINENET)), (1, 8, 4)),
+    "ncsn": (
+        lambda: Unlabelled(RefineNet(2, dims=1, noise_levels=2, **TINY_REFINENET)),
+        (2, 64),
     ),
 }
 
@@ -46,23 +89,32 @@ def _seed():
 
 
 @pytest.fixture(params=NETS)
-def kind(request):
+def told(request):
     return NETS[request.param]
 
 
-@pytest.fixture
-def case(kind):
+@pytest.fixture(params=NETS | UNLABELLED)
+def kind(request):
+    return (NETS | UNLABELLED)[request.param]
+
+
+def inputs(kind):
     make, shape = kind
     return rouse(make()), torch.randn(3, *shape), torch.rand(3), torch.tensor([0, 2, -1])
 
 
-def test_output_is_zero_at_first(kind):
-    make, shape = kind
+@pytest.fixture
+def case(kind):
+    return inputs(kind)
+
+
+def test_output_is_zero_at_first(told):
+    make, shape = told
     assert torch.equal(make()(torch.randn(3, *shape), torch.rand(3)), torch.zeros(3, *shape))
 
 
-def test_output_depends_on_all_that_it_is_given(case):
-    net, x, t, label = case
+def test_output_depends_on_all_that_it_is_given(told):
+    net, x, t, label = inputs(told)
     y = net(x, t, label=label)
     assert y.shape == x.shape
     for other in (net(x + 0.1, t, label), net(x, t + 0.1, label), net(x, t, (label + 2) % 3)):
@@ -78,11 +130,12 @@ def test_no_label_is_label_minus_one(case):
 
 def test_batch_mates_do_not_meet(case):
     net, x, t, label = case
+    net, x = net.double(), x.double()
     y = net(x, t, label)
     for i in range(3):
-        crowd, times, labels = 10 * torch.randn(5, *x.shape[1:]), torch.rand(5), torch.full((5,), 1)
+        crowd, times, labels = 10 * torch.randn_like(x[[0] * 5]), torch.rand(5), torch.full((5,), 1)
         crowd[3], times[3], labels[3] = x[i], t[i], label[i]
-        torch.testing.assert_close(net(crowd, times, labels)[3], y[i], rtol=1e-5, atol=1e-5)
+        torch.testing.assert_close(net(crowd, times, labels)[3], y[i])
         torch.testing.assert_close(net(x[i, None], t[i, None], label[i, None])[0], y[i])
 
 
@@ -125,9 +178,10 @@ def test_derivatives(case):
         return net(x, t, label)
 
     u, v = torch.randn_like(x), torch.randn_like(x)
-    h = 1e-5
+    h = 1e-6  # small enough to miss the bends of maxima and of ELU
     forward = jvp(f, (x,), (v,))[1]
-    torch.testing.assert_close(forward, (f(x + h * v) - f(x - h * v)) / (2 * h))
+    difference = (f(x + h * v) - f(x - h * v)) / (2 * h)
+    torch.testing.assert_close(forward, difference, rtol=1e-6, atol=1e-6)
     (backward,) = vjp(f, x)[1](u)
     torch.testing.assert_close((u * forward).sum(), (backward * v).sum())
 
@@ -150,9 +204,24 @@ def test_vmap_is_the_batch(case):
     torch.testing.assert_close(mapped, net(x, t, label), rtol=1e-4, atol=1e-5)
 
 
-@pytest.mark.parametrize("name", ["mlp", "ncsn++"])
+ONE_LEVEL = TINY_ADM | {"multipliers": (1,), "attention": ()}
+COMPILED = {
+    "mlp": NETS["mlp"],
+    "ncsn++": NETS["ncsn++"],
+    "adm": (lambda: ADM(1, **ONE_LEVEL), (1, 4, 4)),
+    "dit": (lambda: DiT((1, 4), **TINY_DIT | {"depth": 1}), (1, 4)),
+    "ncsn": (
+        lambda: Unlabelled(
+            RefineNet(1, dims=1, width=4, multipliers=(1,), dilations=(), noise_levels=2)
+        ),
+        (1, 4),
+    ),
+}
+
+
+@pytest.mark.parametrize("name", COMPILED)
 def test_compiles_to_one_graph(name):
-    make, shape = NETS[name]
+    make, shape = COMPILED[name]
     net, x, t = rouse(make()), torch.randn(2, *shape), torch.rand(2)
     label = torch.tensor([1, -1])
     torch._dynamo.reset()
@@ -169,18 +238,34 @@ def test_meta_device_and_back(case, kind):
     assert torch.equal(blank(x, t, label), net(x, t, label))
 
 
-def test_bfloat16_keeps_its_frequencies(case):
+def test_bfloat16_is_close(case):
     net, x, t, label = case
-    y, exact = net(x, t, label), net.conditioning.sinusoids.frequencies
-    half = net.to(torch.bfloat16)
-    z = half(x.bfloat16(), t, label)
-    assert z.dtype == torch.bfloat16
-    assert torch.equal(half.conditioning.sinusoids.frequencies, exact)
-    assert (z - y).norm() < 0.05 * y.norm()
+    y = net(x, t, label)
+    with torch.autocast("cpu", torch.bfloat16):
+        mixed = net(x, t, label)
+    half = net.to(torch.bfloat16)(x.bfloat16(), t, label)
+    assert half.dtype == torch.bfloat16
+    for z in (mixed, half):
+        assert (z - y).norm() < 0.05 * y.norm()
 
 
-def test_memory_format_changes_nothing():
-    net, x, t = rouse(UNet(3, **TINY, **NCSNPP)), torch.randn(2, 3, 8, 8), torch.rand(2)
+def test_bfloat16_keeps_its_frequencies(told):
+    net = told[0]()
+    exact = net.conditioning.sinusoids.frequencies.clone()
+    assert torch.equal(net.to(torch.bfloat16).conditioning.sinusoids.frequencies, exact)
+
+
+@pytest.mark.parametrize(
+    "make",
+    [
+        lambda: UNet(3, **TINY, **NCSNPP),
+        lambda: ADM(3, conv_resample=True, **TINY_ADM),
+        lambda: RefineNet(3, **TINY_REFINENET),
+    ],
+    ids=["ncsn++", "improved ddpm", "ncsnv2"],
+)
+def test_memory_format_changes_nothing(make):
+    net, x, t = rouse(make()), torch.randn(2, 3, 8, 8), torch.rand(2)
     y = net(x, t)
     z = net.to(memory_format=torch.channels_last)(x, t)
     assert z.is_contiguous(memory_format=torch.channels_last)
@@ -213,17 +298,80 @@ def test_input_periods_tell_grey_levels_apart_below_the_noise():
     torch.testing.assert_close(seen[0][1], expected, rtol=0.0, atol=1e-6)
 
 
+AT_256 = {
+    "multipliers": (1, 1, 2, 2, 2, 2, 2),
+    "blocks": 2,
+    "attention": (4,),
+    "progressive_input": "input_skip",
+    "progressive_output": "output_skip",
+}
+AT_1024 = {"width": 16, "multipliers": (1, 2, 4, 8, 16, 32, 32, 32), "blocks": 1, "attention": (6,)}
+
+
 @pytest.mark.parametrize(
-    ("options", "parameters"),
-    [({}, 61_804_419), (NCSNPP | {"heads": 1}, 62_758_787)],
-    ids=["DDPM++", "NCSN++"],
+    ("build", "options", "parameters"),
+    [
+        (ddpm, {}, 35_218_947),  # vp/ddpm/cifar10, subvp/cifar10_ddpm_continuous, ve/cifar10_ddpm
+        (
+            ddpm,
+            {"multipliers": (1, 1, 2, 2, 4, 4), "attention": (4,)},
+            111_569_923,
+        ),  # vp/ddpm/church
+        (ddpmpp, {}, 61_804_419),  # vp/ and subvp/cifar10_ddpmpp_continuous, vp/cifar10_ddpmpp
+        (ddpmpp, {"blocks": 8}, 106_632_579),  # vp/ and subvp/cifar10_ddpmpp_deep_continuous
+        (ncsnpp, {}, 62_758_787),  # ve/cifar10_ncsnpp_continuous
+        (ncsnpp, {"blocks": 8}, 107_586_947),  # ve/cifar10_ncsnpp_deep_continuous
+        (
+            ncsnpp,
+            {"embedding": "positional"},
+            62_693_251,
+        ),  # vp/ and subvp/cifar10_ncsnpp_continuous
+        (ncsnpp, {"embedding": "positional", "blocks": 8}, 107_521_411),  # the same, deep
+        (ncsnpp, AT_256, 65_574_421),  # ve/church_ncsnpp_continuous
+        (ncsnpp, AT_256 | AT_1024, 105_785_880),  # ve/ffhq_ncsnpp_continuous
+    ],
 )
-def test_sizes_of_song_et_al(options, parameters):
-    """As counted in the authors' code, github.com/yang-song/score_sde_pytorch."""
-    config = {"width": 128, "multipliers": (1, 2, 2, 2), "blocks": 4, "dropout": 0.1}
+def test_sizes_of_the_published_networks(build, options, parameters):
+    """As counted in the authors' code, under configs/ of github.com/yang-song/score_sde_pytorch."""
     with torch.device("meta"):
-        net = UNet(3, **config | {"scale_shift": False} | options)
+        net = build(**options)
     assert sum(p.numel() for p in net.parameters()) == parameters
+
+
+@pytest.mark.parametrize("build", [ddpm, ddpmpp, ncsnpp])
+@pytest.mark.parametrize("dims", [1, 2, 3])
+def test_published_networks_in_other_dimensions(build, dims):
+    net = rouse(build(2, dims=dims, width=8, multipliers=(1, 2), blocks=1, num_classes=3))
+    x, label = torch.randn(2, 2, *(4,) * dims), torch.tensor([0, 2])
+    y = net(x, torch.rand(2), label)
+    assert y.shape == x.shape
+    assert (y != net(x, torch.rand(2), label)).any()
+
+
+def silence(module):
+    """Let a module's answers be zero."""
+    for parameter in module.parameters():
+        parameter.data.zero_()
+
+
+def test_levels_below_the_stem_see_a_smaller_copy():
+    net = rouse(UNet(1, **TINY | {"multipliers": (1, 1, 1)}, progressive_input="input_skip"))
+    silence(net.stem)
+    x, t = torch.randn(2, 1, 8, 8), torch.rand(2)
+    board = torch.tensor([[1.0, -1.0], [-1.0, 1.0]]).repeat(4, 4)  # of mean 0 in each 2 x 2
+    torch.testing.assert_close(net(x + board, t), net(x, t))
+    assert not torch.allclose(net(x + board.repeat_interleave(2, 1)[:, :8], t), net(x, t))
+
+
+@pytest.mark.parametrize("level", [1, 2])
+def test_levels_give_their_share_of_the_output(level):
+    net = UNet(1, **TINY | {"multipliers": (1, 1, 1)}, progressive_output="output_skip")
+    rouse(net.outputs[2 - level])  # the deepest first; the others' shares and the head are zero
+    y = net(torch.randn(2, 1, 16, 16), torch.rand(2))
+    side = 2**level
+    squares = y.unflatten(3, (-1, side)).unflatten(2, (-1, side))
+    torch.testing.assert_close(squares, squares[:, :, :, :1, :, :1].expand_as(squares))
+    assert squares[:, :, :, 0, :, 0].std() > 1e-3
 
 
 @pytest.mark.parametrize(
@@ -239,6 +387,10 @@ def test_sizes_of_song_et_al(options, parameters):
         (lambda: UNet(1, embedding="learned"), "embedding='learned'"),
         (lambda: UNet(1, resample=(1, 2, 1)), r"resample=\(1, 2, 1\).*even number"),
         (lambda: UNet(1, num_classes=0), "num_classes=0"),
+        (lambda: UNet(1, resblock="resnet"), "resblock='resnet'.*'biggan' or 'ddpm'"),
+        (lambda: UNet(1, progressive_input="skip"), "progressive_input='skip'.*'input_skip'"),
+        (lambda: UNet(1, progressive_output="skip"), "progressive_output='skip'.*'output_skip'"),
+        (lambda: UNet(1, combine="mean"), "combine='mean' must be 'sum' or 'cat'"),
         (lambda: UNet(1, patch=0), "patch=0"),
         (lambda: UNet(1, input_periods=(0.0,)), r"input_periods=\(0.0,\)"),
         (lambda: MLP(0), "shape=0"),

@@ -10,8 +10,10 @@ from hypothesis import strategies as st
 from scipy import signal
 from torch.nn.functional import silu
 
+from scoresde.nets.blocks import ResidualBlock, Resize
 from scoresde.nets.conditioning import Sinusoids, fourier_frequencies, positional_frequencies
-from scoresde.nets.layers import Attention, GroupNorm, Resample, ResidualBlock
+from scoresde.nets.layers import Attention, GroupNorm, Resample
+from scoresde.nets.pyramids import ResidualInput, ResidualOutput
 
 
 @pytest.fixture(autouse=True)
@@ -144,3 +146,37 @@ def test_residual_block_is_its_formula(scale_shift):
     h = block.norm_out(h) * (1 + m[:, :6]) + m[:, 6:] if scale_shift else block.norm_out(h + m)
     expected = block.skip(x) + block.conv_out(silu(h))
     torch.testing.assert_close(block(x, m[..., 0]), expected)
+
+
+def test_ddpm_halves_by_a_convolution_that_looks_ahead():
+    """Output i of a stride of 2 sees points 2 i, 2 i + 1 and 2 i + 2, and 0 beyond the last."""
+    layer = rouse(Resize(1, 2, 3, (1, 1)))
+    x = torch.randn(1, 2, 6, dtype=torch.float64)
+    beyond = torch.cat([x, torch.zeros(1, 2, 1)], dim=2)
+    windows = torch.stack([beyond[..., i : i + 3] for i in (0, 2, 4)], dim=2)  # (1, 2, 3, taps)
+    expected = torch.einsum("bcik,ock->boi", windows, layer.conv.weight) + layer.conv.bias[:, None]
+    torch.testing.assert_close(layer(x), expected)
+
+
+def test_ddpm_doubles_by_the_nearest_neighbour_and_a_convolution():
+    layer = rouse(Resize(1, 2, 3, (1, 1), up=True))
+    x = torch.randn(1, 2, 4, dtype=torch.float64)
+    torch.testing.assert_close(layer(x), layer.conv(x.repeat_interleave(2, dim=2)))
+
+
+def test_residual_pyramids_are_their_formulas():
+    x, h = torch.randn(1, 2, 8, dtype=torch.float64), torch.randn(1, 3, 4, dtype=torch.float64)
+    down = rouse(ResidualInput(1, 2, 3, (1, 3, 3, 1), rescale=True))
+    blurred = Resample(1, (1, 3, 3, 1), stride=1).double()(x)
+    copy, joined = down(x, h)
+    assert copy is joined
+    torch.testing.assert_close(copy, (down[1](blurred) + h) / math.sqrt(2))
+    deepest = rouse(ResidualOutput(1, 3, 2, (1, 1), rescale=True, deepest=True))
+    above, unchanged = deepest(None, h)
+    assert unchanged is h
+    torch.testing.assert_close(above, deepest.up(deepest.conv(silu(deepest.norm(h)))))
+    g = torch.randn(1, 2, 8, dtype=torch.float64)
+    further = rouse(ResidualOutput(1, 2, 1, (1, 1), rescale=False, deepest=False))
+    above, total = further(above, g)
+    torch.testing.assert_close(total, deepest.up(deepest.conv(silu(deepest.norm(h)))) + g)
+    torch.testing.assert_close(above, further.up(total))

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import silu
 
+from scoresde.nets.checks import check_times
 from scoresde.nets.layers import linear
 
 
@@ -23,6 +24,11 @@ def positional_frequencies(count: int, scale: float, max_period: float = 1e4) ->
     The slowest feature has period 2 pi max_period / scale in t, the fastest 2 pi / scale.
     """
     return scale * max_period ** -torch.linspace(0, 1, count)
+
+
+def transformer_frequencies(count: int, scale: float = 1.0) -> Tensor:
+    """Return scale 1e4^(-i/count), i < count (Vaswani et al. 2017, arXiv:1706.03762)."""
+    return positional_frequencies(count, scale, 1e4 ** (1 - 1 / count))
 
 
 class Sinusoids(nn.Module):
@@ -75,7 +81,7 @@ class Conditioning(nn.Module):
         if num_classes is not None:
             self.classes = nn.Embedding(num_classes + 1, width)  # row 0 is "no class"
         self.project = linear(width, sum(self.sizes))
-        for rows in self.project.weight.split(self.sizes):
+        for rows in self.project.weight.split([size for size in self.sizes if size]):
             nn.init.xavier_uniform_(rows)
 
     def forward(self, x: Tensor, t: Tensor, label: Tensor | None) -> tuple[Tensor, ...]:
@@ -85,11 +91,7 @@ class Conditioning(nn.Module):
             ValueError: t or label of another shape or dtype; a label without classes; on the CPU,
                 a label outside [-1, num_classes).
         """
-        if t.shape != x.shape[:1] or t.dtype not in (torch.float32, torch.float64):
-            raise ValueError(
-                f"t: shape {tuple(t.shape)}, {t.dtype}; pass one float32 or float64 time for each "
-                f"of the {len(x)} samples"
-            )
+        check_times(x, t)
         features = self.sinusoids(t).to(self.hidden.weight.dtype)
         e = self.out(silu(self.hidden(features)))
         e = self._add_class(e, label)

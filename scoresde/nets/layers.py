@@ -10,7 +10,6 @@ from torch.nn.functional import (
     avg_pool1d,
     avg_pool2d,
     interpolate,
-    silu,
 )
 from torch.nn.functional import group_norm as normalise
 
@@ -167,57 +166,3 @@ class Attention(nn.Module):
         # which likelihoods and their gradients take.
         weights = torch.softmax((q * q.shape[2] ** -0.5).mT @ k, dim=-1)
         return self.add(x, self.out((v @ weights.mT).reshape(x.shape)))
-
-
-class ResidualBlock(nn.Module):
-    """BigGAN's residual block: norm, SiLU, resample, conv, norm, modulate, SiLU, dropout, conv.
-
-    Song et al. 2021, arXiv:2011.13456, App. H; Brock et al. 2019, arXiv:1809.11096. The modulation
-    (B, `modulation`) shifts the second normalised signal, or scales and shifts it.
-
-    Args:
-        dims: spatial dimensions.
-        inputs: channels of the input.
-        outputs: channels of the output.
-        resample: what changes the resolution inside the block, or None.
-        heads: of the attention after the block, or 0 for none.
-        dropout: probability of dropping an activation in training.
-        scale_shift: modulate as norm(h) (1 + scale) + shift after the norm, instead of h + shift
-            before it.
-        rescale: divide residual sums by sqrt(2).
-    """
-
-    def __init__(
-        self,
-        dims: int,
-        inputs: int,
-        outputs: int,
-        *,
-        resample: Resample | None = None,
-        heads: int = 0,
-        dropout: float,
-        scale_shift: bool,
-        rescale: bool,
-    ) -> None:
-        super().__init__()
-        self.scale_shift, self.resamples = scale_shift, resample is not None
-        self.modulation = 2 * outputs if scale_shift else outputs
-        self.norm_in, self.norm_out = GroupNorm(inputs), GroupNorm(outputs)
-        self.resample = resample or nn.Identity()
-        self.conv_in = conv(dims, inputs, outputs)
-        self.dropout = nn.Dropout(dropout)
-        self.conv_out = conv(dims, outputs, outputs, zero=True)
-        straight = inputs == outputs and not self.resamples
-        self.skip = nn.Identity() if straight else conv(dims, inputs, outputs, 1)
-        self.add = Residual(rescale)
-        self.attention = Attention(dims, outputs, heads, rescale) if heads else nn.Identity()
-
-    def forward(self, x: Tensor, modulation: Tensor) -> Tensor:
-        h = self.conv_in(self.resample(silu(self.norm_in(x))))
-        if self.scale_shift:
-            scale, shift = modulation.chunk(2, dim=1)
-            h = self.norm_out(h, scale, shift)
-        else:
-            h = self.norm_out(h + modulation.reshape(*modulation.shape, *(1,) * (x.ndim - 2)))
-        h = self.conv_out(self.dropout(silu(h)))
-        return self.attention(self.add(self.skip(self.resample(x)), h))

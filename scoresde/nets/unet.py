@@ -5,32 +5,30 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from functools import partial
-from itertools import pairwise
 from typing import Literal
 
 import torch
 from torch import Tensor, nn
 from torch.nn.functional import silu
 
+from scoresde.nets.blocks import ResidualBlock, Resize
+from scoresde.nets.checks import check_signal
 from scoresde.nets.conditioning import (
     Conditioning,
     Sinusoids,
     fourier_frequencies,
     positional_frequencies,
 )
-from scoresde.nets.layers import GroupNorm, Resample, Residual, ResidualBlock, conv
+from scoresde.nets.layers import GroupNorm, Resample, Residual, conv
 from scoresde.nets.patches import to_channels, to_points
+from scoresde.nets.pyramids import OutputSkip, input_pyramid, output_pyramid
 
 
 class UNet(nn.Module):
     """DDPM++ and NCSN++, and what lies between (Song et al. 2021, arXiv:2011.13456, App. H).
 
-    Level 0 is the full resolution and each level after it half the last. The sizes of Song et al.
-    for CIFAR-10, with `dropout=0.1` and `scale_shift=False`:
-
-    - DDPM++: `UNet(3, width=128, multipliers=(1, 2, 2, 2), blocks=4)` on 999 t with `time_scale=1`
-    - NCSN++: the same with `embedding="fourier", resample=(1, 3, 3, 1), progressive_input=True`
-      on log sigma
+    Level 0 is the full resolution and each level after it half the last. `ncsnpp`, `ddpmpp` and
+    `ddpm` build the published networks.
 
     Args:
         channels: of x (B, channels, *), and of the output.
@@ -52,7 +50,13 @@ class UNet(nn.Module):
             2021, arXiv:2102.09672); False only shifts them, before the norm.
         skip_rescale: divide every residual sum by sqrt(2).
         resample: taps of the filter with which the resolution changes, such as (1, 3, 3, 1).
-        progressive_input: add a downsampled copy of x to each level ("residual" in Song et al.).
+        resblock: where the resolution changes: inside residual blocks, "biggan", or by convolutions
+            between them, "ddpm".
+        progressive_input: what each level sees of x: nothing, "none" or False; a smaller copy,
+            "input_skip"; or a pyramid that sums up what was before, "residual" or True.
+        combine: whether a copy is added to a level, "sum", or joined as channels, "cat".
+        progressive_output: what leads from each level to the output: the way up alone, "none"; a
+            share of it, "output_skip"; or a pyramid that sums up the levels below, "residual".
         patch: side of the squares of points that become channels before the stem, and points again
             after the head: level 0 is then that much smaller (Hoogeboom et al. 2023,
             arXiv:2301.11093, Sec. 3.3).
@@ -82,7 +86,10 @@ class UNet(nn.Module):
         scale_shift: bool = True,
         skip_rescale: bool = True,
         resample: Sequence[float] = (1.0, 1.0),
-        progressive_input: bool = False,
+        resblock: Literal["biggan", "ddpm"] = "biggan",
+        progressive_input: Literal["none", "input_skip", "residual"] | bool = "none",
+        combine: Literal["sum", "cat"] = "sum",
+        progressive_output: Literal["none", "output_skip", "residual"] = "none",
         patch: int = 1,
         input_periods: Sequence[float] = (),
     ) -> None:
@@ -91,61 +98,59 @@ class UNet(nn.Module):
         self.channels, self.dims, self.levels = channels, dims, len(multipliers)
         self.patch, self.periods = patch, _periods(input_periods)
         points = channels * patch**dims
+        widths = [width * m for m in multipliers]
         block = partial(
             ResidualBlock, dims, dropout=dropout, scale_shift=scale_shift, rescale=skip_rescale
         )
-        widths = [width * m for m in multipliers]
+        resize = _resize(resblock, dims, block, resample)
+        grown = 2 if progressive_input == "input_skip" and combine == "cat" else 1
         at = [heads if level in attention else 0 for level in range(self.levels)]
-        down, skips = _encoder(block, partial(Resample, dims, resample), widths, width, blocks, at)
+        down, skips = _encoder(block, resize, widths, width, blocks, at, grown)
         middle = [block(widths[-1], widths[-1], heads=h) for h in (heads * any(at), 0)]
-        up = _decoder(block, partial(Resample, dims, resample, up=True), widths, skips, blocks, at)
-        sizes = [b.modulation for b in (*down, *middle, *up)]
+        up = _decoder(block, resize, widths, skips, blocks, at)
+        told = [b.modulation for b in (*down, *middle, *up)]
         sinusoids = _sinusoids(embedding, width, time_scale)
-        self.conditioning = Conditioning(sinusoids, 4 * width, sizes, num_classes)
+        self.conditioning = Conditioning(sinusoids, 4 * width, told, num_classes)
         self.stem = conv(dims, points * (1 + 2 * len(self.periods)), width)
         self.down, self.middle, self.up = map(nn.ModuleList, (down, middle, up))
-        self.pyramid = nn.ModuleList()
-        for inputs, outputs in pairwise([points, *widths[:-1]]) if progressive_input else ():
-            blur = Resample(dims, resample, stride=1)
-            self.pyramid.append(nn.Sequential(blur, conv(dims, inputs, outputs, stride=2)))
+        sizes = dims, points, widths, resample, skip_rescale
+        self.pyramid = nn.ModuleList(input_pyramid(progressive_input, combine, *sizes))
+        self.outputs = nn.ModuleList(output_pyramid(progressive_output, *sizes))
         self.add = Residual(skip_rescale)
         self.norm = GroupNorm(widths[0])
         self.head = conv(dims, widths[0], points, zero=True)
 
     def forward(self, x: Tensor, t: Tensor, label: Tensor | None = None) -> Tensor:
         """Return a tensor of the shape of x (B, channels, *), for t (B,) and label (B,) or None."""
-        self._check(x)
+        check_signal(x, self.channels, self.dims, self.patch * 2 ** (self.levels - 1))
         modulations = iter(self.conditioning(x, t, label))
-        pyramid, copy = iter(self.pyramid), to_channels(x, self.patch)
+        inputs, copy = iter(self.pyramid), to_channels(x, self.patch)
         waves = [f(x * (2 * math.pi / p)) for p in self.periods for f in (torch.sin, torch.cos)]
         h = self.stem(to_channels(torch.cat([x, *waves], dim=1), self.patch) if waves else copy)
         skips = [h]
         for block in self.down:
             h = block(h, next(modulations))
             if self.pyramid and block.resamples:
-                h = copy = self.add(next(pyramid)(copy), h)
+                copy, h = next(inputs)(copy, h)
             skips.append(h)
         for block in self.middle:
             h = block(h, next(modulations))
+        outputs, below = iter(self.outputs), None
         for block in self.up:
             if not block.resamples:
                 h = torch.cat([h, skips.pop()], dim=1)
+            elif self.outputs:
+                below, h = next(outputs)(below, h)
             h = block(h, next(modulations))
-        return to_points(self.head(silu(self.norm(h))), self.patch)
+        return to_points(self._last(h, below), self.patch)
 
-    def _check(self, x: Tensor) -> None:
-        if x.ndim != self.dims + 2 or x.shape[1] != self.channels:
-            raise ValueError(
-                f"x: shape {tuple(x.shape)} is not (B, {self.channels}, *) with {self.dims} "
-                f"spatial dimensions"
-            )
-        factor = self.patch * 2 ** (self.levels - 1)
-        if any(size % factor for size in x.shape[2:]):
-            raise ValueError(
-                f"x: size {tuple(x.shape[2:])} must be divisible by {factor}, since "
-                f"{self.levels} levels halve patches of {self.patch} {self.levels - 1} times; pad "
-                f"x or build the network with fewer multipliers"
-            )
+    def _last(self, h: Tensor, below: Tensor | None) -> Tensor:
+        """Return the output of level 0, with what the levels below add to it."""
+        if below is None:
+            return self.head(silu(self.norm(h)))
+        if isinstance(self.outputs[-1], OutputSkip):
+            return below + self.head(silu(self.norm(h)))
+        return self.head(silu(self.norm(self.add(below, h))))
 
 
 def _check_sizes(
@@ -174,20 +179,33 @@ def _check_sizes(
         )
 
 
+def _resize(
+    resblock: str, dims: int, block: Callable[..., ResidualBlock], taps: Sequence[float]
+) -> Callable[[int, bool], ResidualBlock | Resize]:
+    """Return what makes the block between two levels, from its channels and whether it goes up."""
+    match resblock:
+        case "biggan":
+            return lambda c, up: block(c, c, resample=Resample(dims, taps, up=up))
+        case "ddpm":
+            return lambda c, up: Resize(dims, c, c, taps, up=up)
+    raise ValueError(f"resblock={resblock!r} must be 'biggan' or 'ddpm'")
+
+
 def _encoder(
     block: Callable[..., ResidualBlock],
-    down: Callable[[], Resample],
+    resize: Callable[[int, bool], ResidualBlock | Resize],
     widths: Sequence[int],
     width: int,
     blocks: int,
     heads: Sequence[int],
-) -> tuple[list[ResidualBlock], list[int]]:
+    grown: int,
+) -> tuple[list[ResidualBlock | Resize], list[int]]:
     """Return the blocks on the way down, and the channels of the stem's and of every output."""
     layers, skips = [], [width]
     for level, outputs in enumerate(widths):
         if level > 0:
-            layers.append(block(skips[-1], skips[-1], resample=down()))
-            skips.append(skips[-1])
+            layers.append(resize(skips[-1], False))
+            skips.append(skips[-1] * grown)
         for _ in range(blocks):
             layers.append(block(skips[-1], outputs, heads=heads[level]))
             skips.append(outputs)
@@ -196,12 +214,12 @@ def _encoder(
 
 def _decoder(
     block: Callable[..., ResidualBlock],
-    up: Callable[[], Resample],
+    resize: Callable[[int, bool], ResidualBlock | Resize],
     widths: Sequence[int],
     skips: list[int],
     blocks: int,
     heads: Sequence[int],
-) -> list[ResidualBlock]:
+) -> list[ResidualBlock | Resize]:
     """Return the blocks on the way up, each of which takes a skip unless it resamples."""
     layers, inputs = [], widths[-1]
     for level in reversed(range(len(widths))):
@@ -210,7 +228,7 @@ def _decoder(
             layers.append(block(inputs + skips.pop(), widths[level], heads=last))
             inputs = widths[level]
         if level > 0:
-            layers.append(block(inputs, inputs, resample=up()))
+            layers.append(resize(inputs, True))
     return layers
 
 
