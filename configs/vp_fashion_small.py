@@ -1,0 +1,18 @@
+"""Fashion-MNIST (IDX files in data/fashion-mnist) in half an hour or so: what the package carries."""
+
+from scoresde.config import Config, defaults
+
+
+def get_config() -> Config:
+    config = defaults()
+    config.data = "idx('data/fashion-mnist')"
+    config.net = "UNet(width=40, multipliers=(1, 2), blocks=2, attention=(1,), patch=2)"
+    config.objective = (
+        "DSM(weighting=edm, times=LogNormalTimes(mean=-0.8, std=1.6), label_dropout=0.1)"
+    )
+    config.optim.lr = 2e-3
+    config.optim.warmup = 200
+    config.train.steps = 7500
+    config.train.flip = True
+    config.train.checkpoint_every = 1000
+    return config
