@@ -30,6 +30,8 @@ def get_config() -> Config:
     config.time_input = "feed_log_sigma"
     config.objective = "DSM(weighting=sigma2)"
     config.train.ema_decay = 0.999
-    config.sample.solver = "PredictorCorrector(corrector=Langevin(snr=0.16))"
+    # the paper's code: reverse diffusion, after a Langevin step at every level
+    config.sample.solver = "PredictorCorrector(corrector=Langevin(snr=0.16), correct_first=True)"
+    config.sample.grid = "UniformGrid()"
     config.sample.steps = 1000
     return config

@@ -29,6 +29,8 @@ def get_config() -> Config:
     config.time_input = "feed_999t"
     config.objective = "DSM(weighting=sigma2)"
     config.train.ema_decay = 0.9999
+    # the paper's code has no corrector for this model, and stops at 1e-3 in sampling
     config.sample.solver = "EulerMaruyama()"
+    config.sample.grid = "UniformGrid()"
     config.sample.steps = 1000
     return config

@@ -19,8 +19,8 @@ from dataclasses import asdict
 from itertools import chain, repeat
 from operator import attrgetter
 from pathlib import Path
-from types import FunctionType
-from typing import Any, TypeVar
+from types import FunctionType, UnionType
+from typing import Any, TypeVar, get_args
 
 import torch
 from ml_collections import ConfigDict
@@ -28,25 +28,26 @@ from ml_collections.config_dict import placeholder
 from torch import nn
 
 import scoresde
-from scoresde import atomic, data, nets
+from scoresde import atomic, data, nets, training
 from scoresde.data import Affine, Dataset
-from scoresde.denoiser import Denoiser
+from scoresde.denoiser import BaseDenoiser, Denoiser
 from scoresde.grids import Grid
 from scoresde.sde import SDE
-from scoresde.training import losses
 
 T = TypeVar("T")
 
 Config = Any
 """An `ml_collections.ConfigDict`, whose keys no type checker knows."""
 
+OBJECTIVE: Any = training.DSM | training.SlicedScoreMatching | training.LearnedUncertainty
+"""What a run can be trained by."""
+
 FILE = "config.json"
 
 _FUNCTIONS = (
     *(data.digits, data.moons, data.spirals, data.rings, data.gaussians8, data.checkerboard),
-    *(data.npy, data.npz, data.idx, data.images, data.cifar10),
-    *(nets.ddpm, nets.ddpmpp, nets.ncsnpp),
-    *(losses.sigma2, losses.likelihood, losses.edm),
+    *(data.npy, data.npz, data.idx, data.images, data.cifar10, nets.ddpm, nets.ddpmpp, nets.ncsnpp),
+    *(training.sigma2, training.likelihood, training.edm, training.velocity),
     *(scoresde.feed_t, scoresde.feed_999t, scoresde.feed_log_sigma),
 )
 
@@ -67,39 +68,36 @@ def defaults() -> Config:
     config.objective = (
         "DSM(weighting=edm, times=LogNormalTimes(mean=-0.7, std=1.8), label_dropout=0.25)"
     )
-    config.optim = ConfigDict({"lr": 2e-3, "warmup": 100, "decay": True})
-    config.train = ConfigDict(
-        {
-            "steps": 5000,
-            "batch_size": 64,
-            "ema_decay": 0.999,
-            "grad_clip": 1.0,
-            "amp": "auto",  # bfloat16: "on", "off", or where the processor is made for it
-            "flip": False,  # mirror images at random
-            "checkpoint_every": 2500,
-            "log_every": 50,
-            "tensorboard": False,
-            "sample_every": 0,  # steps between grids of samples in TensorBoard; 0 is never
-        }
-    )
-    config.sample = ConfigDict(
-        {
-            "solver": "AdamsPC()",
-            "grid": placeholder(str),  # such as "LogSNRGrid()"; or the default for data_std
-            "steps": 20,
-            "batch_size": 500,
-        }
-    )
-    config.likelihood = ConfigDict(
-        {
-            "solver": "AdamsPC()",
-            "grid": placeholder(str),
-            "steps": 32,
-            "trace": "Flipped(Hutchinson(n=4))",
-            "control_variate": False,  # whether the trace is less that of the data's Gaussian
-            "batch_size": 200,
-        }
-    )
+    config.optim = {"lr": 2e-3, "warmup": 100, "decay": True}
+    config.train = {
+        "steps": 5000,
+        "batch_size": 64,
+        "ema_decay": 0.999,
+        "grad_clip": 1.0,
+        "amp": "auto",  # bfloat16: "on", "off", or where the processor is made for it
+        "flip": False,  # mirror images at random
+        "dequantise": True,  # grey levels uniformly over their bins; False suits the ELBO
+        "checkpoint_every": 2500,
+        "log_every": 50,
+        "tensorboard": False,
+        "sample_every": 0,  # steps between grids of samples in TensorBoard; 0 is never
+    }
+    config.sample = {
+        "solver": "AdamsPC()",
+        "grid": placeholder(str),  # such as "LogSNRGrid()"; or the default for data_std
+        "steps": 20,
+        "batch_size": 500,
+    }
+    config.likelihood = {
+        "method": "flow",  # or "elbo": of grey levels themselves, unless they are dequantised
+        "levels": 100,  # of the ELBO, network calls
+        "solver": "AdamsPC()",
+        "grid": placeholder(str),
+        "steps": 32,
+        "trace": "Flipped(Hutchinson(n=4))",
+        "control_variate": False,  # whether the trace is less that of the data's Gaussian
+        "batch_size": 200,
+    }
     return config
 
 
@@ -125,7 +123,7 @@ def build(call: str, kind: type[T], **given: Any) -> T:
         return result
     if isinstance(tree, ast.Name):
         raise ValueError(f"{call!r} is a name; write the call, such as '{call}()'")
-    raise ValueError(f"{call!r} is a {type(result).__name__}, but a {kind.__name__} is needed")
+    raise ValueError(f"{call!r} is a {type(result).__name__}, but a {_told(kind)} is needed")
 
 
 def build_at(config: Config, key: str, kind: type[T], **given: Any) -> T:
@@ -152,7 +150,7 @@ def build_data(config: Config) -> tuple[Dataset, Affine]:
     return dataset, Affine.bins(dataset.levels, config.low, config.high)
 
 
-def build_model(config: Config, dataset: Dataset, transform: Affine) -> Denoiser:
+def build_model(config: Config, dataset: Dataset, transform: Affine) -> BaseDenoiser:
     """Return the untrained denoiser of a run; its weights follow from the seed."""
     shape = dataset.shape
     with torch.random.fork_rng(devices=[]):
@@ -170,7 +168,9 @@ def build_model(config: Config, dataset: Dataset, transform: Affine) -> Denoiser
     if std is None:
         std = float(transform.forward(dataset.train[:10_000]).double().std())
     sde, feed = build_at(config, "sde", SDE), build_at(config, "time_input", FunctionType)
-    return Denoiser(net, sde, config.predicts, data_std=std, time_input=feed)
+    model = Denoiser(net, sde, config.predicts, data_std=std, time_input=feed)
+    uncertain = isinstance(build_at(config, "objective", OBJECTIVE), training.LearnedUncertainty)
+    return training.WithUncertainty(model) if uncertain else model
 
 
 def identity(config: Config, transform: Affine) -> dict[str, Any]:
@@ -180,7 +180,9 @@ def identity(config: Config, transform: Affine) -> dict[str, Any]:
     """
     names = ("data", "conditional", "low", "high", "net")
     shared = {name: config[name] for name in names} | {"transform": asdict(transform)}
-    return shared | {name: config.train[name] for name in ("batch_size", "flip")}
+    shared |= {name: config.train[name] for name in ("batch_size", "flip")}
+    # runs of before there was a choice are of dequantised data, and say nothing of it
+    return shared if config.train.dequantise else shared | {"dequantise": False}
 
 
 def settle(config: Config, transform: Affine, data_std: float) -> Config:
@@ -211,23 +213,30 @@ def save(config: Config, workdir: Path) -> None:
 def load(workdir: Path) -> Config:
     """Return the configuration of the run in a folder.
 
+    Keys that are younger than the run have their default, which is how runs were before.
+
     Raises:
         FileNotFoundError: there is no run.
     """
     path = workdir / FILE
     if not path.is_file():
         raise FileNotFoundError(f"workdir={workdir}: no {FILE} there; `scoresde train` makes it")
-    return ConfigDict(json.loads(path.read_text(), object_hook=_with_unset))
+    stored = json.loads(path.read_text())
+    for name, section in defaults().to_dict().items():
+        if isinstance(section, dict):
+            stored[name] = section | stored.get(name, {})
+    return ConfigDict(_with_unset(stored))
 
 
 def _with_unset(values: dict[str, Any]) -> dict[str, Any]:
     """Return values with None as text that is not set, which a flag may set."""
-    return {key: placeholder(str) if value is None else value for key, value in values.items()}
+    nested = {k: _with_unset(v) if isinstance(v, dict) else v for k, v in values.items()}
+    return {k: placeholder(str) if v is None else v for k, v in nested.items()}
 
 
 def _names() -> dict[str, Any]:
     """Return what a configuration may name: the library's classes and grids, and some functions."""
-    modules = (scoresde, data, nets, losses)
+    modules = (scoresde, data, nets, training)
     known = {k: v for m in modules for k, v in vars(m).items() if isinstance(v, type | Grid)}
     return known | {function.__name__: function for function in _FUNCTIONS}
 
@@ -266,7 +275,7 @@ def _look_up(name: str, call: str, kind: Any) -> Any:
     names = _names()
     if name not in names:
         wanted = [known for known, value in names.items() if _gives(value, kind)]
-        of_the_kind = f"; a {kind.__name__} is needed" if isinstance(kind, type) else ""
+        of_the_kind = f"; a {_told(kind)} is needed" if isinstance(kind, type | UnionType) else ""
         nearest = _nearest(name, wanted) or of_the_kind
         raise ValueError(f"{call!r}: the library has no {name!r}{nearest}")
     return names[name]
@@ -274,12 +283,16 @@ def _look_up(name: str, call: str, kind: Any) -> Any:
 
 def _gives(value: Any, kind: Any) -> bool:
     """Return whether a value is of a kind, or makes one when it is called."""
-    if not isinstance(kind, type):  # a union or an alias, of which this is not asked
+    if not isinstance(kind, type | UnionType):  # an alias, of which this is not asked
         return True
     made = value
     if isinstance(value, FunctionType):
         made = inspect.signature(value, eval_str=True).return_annotation
     return isinstance(value, kind) or (isinstance(made, type) and issubclass(made, kind))
+
+
+def _told(kind: Any) -> str:
+    return " or ".join(part.__name__ for part in get_args(kind) or (kind,))
 
 
 def _nearest(name: str, names: Iterable[str]) -> str:

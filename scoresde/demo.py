@@ -85,6 +85,9 @@ def demo(config: Config, workdir: Path) -> Path:
     data, _ = build_data(config)
     if data.levels is None or data.train_labels is None or data.shape[:-2] not in ((1,), (3,)):
         raise ValueError(f"data={config.data!r}: the demo needs images with grey levels and labels")
+    if config.likelihood.method != "flow":
+        method = config.likelihood.method
+        raise ValueError(f"config.likelihood.method={method!r}: the demo measures by the 'flow'")
     run = train_run(config, workdir)
     trained = time.perf_counter() - start
     classifier = ConfidentShare(data.train, data.train_labels)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import torch
@@ -13,9 +14,12 @@ from scoresde.analytic import Gaussian
 from scoresde.likelihood import (
     Columns,
     ControlVariate,
+    DiscretisedGaussian,
     Evaluate,
+    GaussianDecoder,
     LogLikelihood,
     Trace,
+    elbo,
     fingerprint,
     log_likelihood,
     survey,
@@ -38,8 +42,11 @@ def measure_all(run: Run, x: Tensor, folder: Path, seed: int = 0) -> Columns | N
     processes of torchrun; None in one that finds others still at work (`survey`).
     """
     chosen = run.config.likelihood
+    bound = {"method", "levels"}
+    wanted = bound if chosen.method == "elbo" else set(chosen) - {*bound, "batch_size"}
     settings = {
-        **{k: v for k, v in chosen.items() if k != "batch_size"},
+        **{k: v for k, v in chosen.items() if k in wanted},
+        **({"of_levels": run.of_levels} if chosen.method == "elbo" else {}),
         "data": run.config.data,
         "data_seed": run.config.seed,  # of the noise that dequantises
         "model": fingerprint(run.model),
@@ -50,7 +57,29 @@ def measure_all(run: Run, x: Tensor, folder: Path, seed: int = 0) -> Columns | N
 
 
 def evaluator(run: Run, seed: int = 0) -> Evaluate:
-    """Return what measures rows of a data set in model space, alike in every batch."""
+    """Return what measures rows of a data set in model space, alike in every batch.
+
+    By the ELBO, grey levels that were not dequantised have their probability, and other data a
+    density.
+    """
+    return _by_elbo(run, seed) if run.config.likelihood.method == "elbo" else _by_flow(run, seed)
+
+
+def _by_elbo(run: Run, seed: int) -> Evaluate:
+    prior, transform = run.prior(), run.transform
+    decoder = DiscretisedGaussian(transform) if run.of_levels else GaussianDecoder()
+
+    def evaluate(x: Tensor, rows: Tensor) -> LogLikelihood:
+        noise = SeededNoise(seed, indices=rows)
+        n, here = run.config.likelihood.levels, x.to(run.device)
+        found = elbo(run.model, here, n=n, decoder=decoder, prior=prior, noise=noise)
+        log_det = 0.0 if decoder.discrete else transform.log_det_at(here)
+        return replace(found, log_det_data=log_det).to("cpu")
+
+    return evaluate
+
+
+def _by_flow(run: Run, seed: int) -> Evaluate:
     prior, trace = run.prior(), trace_of(run)
 
     def evaluate(x: Tensor, rows: Tensor) -> LogLikelihood:
@@ -70,6 +99,6 @@ def evaluator(run: Run, seed: int = 0) -> Evaluate:
 def trace_of(run: Run) -> Trace:
     """Return the trace of a run's likelihoods, less that of its data's Gaussian if so set."""
     trace = configs.build_at(run.config, "likelihood.trace", Trace)
-    if not run.config.likelihood.get("control_variate", False):  # runs of old have none
+    if not run.config.likelihood.control_variate:
         return trace
     return ControlVariate(trace, Gaussian.fit(run.transform.forward(run.data.train).to(run.device)))

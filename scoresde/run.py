@@ -22,7 +22,6 @@ from scoresde.sampling import solve
 from scoresde.sde import Prior
 from scoresde.solvers import AdaptiveSolver, Solver
 from scoresde.training import (
-    DSM,
     Batch,
     CosineDecay,
     Record,
@@ -62,9 +61,22 @@ class Run:
         return self.model.sde.prior(x.mean(0).to(self.device), x.var(0).to(self.device))
 
     def held_out(self, n: int | None = None) -> Tensor:
-        """Return the first n test samples in model space, dequantised the same way every time."""
+        """Return the first n test samples in model space, as the likelihood is to measure them.
+
+        Grey levels are dequantised the same way every time, or in the middles of their bins for a
+        likelihood of their own.
+        """
         generator = torch.Generator().manual_seed(self.config.seed)
-        return self.transform.forward(self.data.test[:n], generator)
+        return self.transform.forward(self.data.test[:n], None if self.of_levels else generator)
+
+    @property
+    def of_levels(self) -> bool:
+        """Whether likelihoods are of grey levels themselves: the ELBO of a model trained on them.
+
+        By the flow they are of dequantised data, whatever the model was trained on.
+        """
+        by_elbo = self.config.likelihood.method == "elbo"
+        return by_elbo and not self.config.train.dequantise and self.transform.levels is not None
 
     def settings(self, section: str) -> dict[str, Any]:
         """Return the solver of a section of the configuration, with its grid and steps."""
@@ -91,6 +103,11 @@ def build_run(config: Config) -> Run:
             raise ValueError(f"config.likelihood.solver: {solver} is stochastic, the flow is not")
         _grid(config, section)
     configs.build_at(config, "likelihood.trace", Trace)
+    method, levels = config.likelihood.method, config.likelihood.levels
+    if method not in ("flow", "elbo"):
+        raise ValueError(f"config.likelihood.method={method!r} must be 'flow' or 'elbo'")
+    if levels < 2:
+        raise ValueError(f"config.likelihood.levels={levels}: at least 2, for a standard error")
     data, transform = configs.build_data(config)
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     model = configs.build_model(config, data, transform).to(device)
@@ -116,7 +133,7 @@ def train_run(config: Config, workdir: Path) -> Run:
         ValueError: a checkpoint of another configuration in the folder, which is left as it is;
             settings that are out of range, or that the data do not allow.
     """
-    objective = configs.build_at(config, "objective", DSM)
+    objective = configs.build_at(config, "objective", configs.OBJECTIVE)
     optim, chosen, schedule = config.optim, config.train, _schedule(config)
     run = build_run(configs.recall(config, workdir))
     board = _tensorboard(run, workdir)
@@ -204,7 +221,7 @@ def _amp(word: str) -> bool | None:
 
 
 def _stream(run: Run) -> Batch:
-    """Return the batches of a run as a function of the step, dequantised."""
+    """Return the batches of a run as a function of the step, dequantised if so set."""
     config, data = run.config, run.data
     labels = data.train_labels if config.conditional else None
     stream, upcoming = None, -1
@@ -224,7 +241,8 @@ def _stream(run: Run) -> Batch:
         # the global generator follows from the seed and the step here
         generator = torch.default_generator
         x = random_flip(x, generator) if config.train.flip else x
-        return run.transform.forward(x, generator), None if label is None else {"label": label}
+        noise = generator if config.train.dequantise else None
+        return run.transform.forward(x, noise), None if label is None else {"label": label}
 
     return batch
 

@@ -13,7 +13,7 @@ import scoresde as sd
 from scoresde import config, nets
 from scoresde.data import Dataset
 from scoresde.flags import parse
-from scoresde.training import DSM, LogNormalTimes, losses
+from scoresde.training import DSM, LearnedUncertainty, LogNormalTimes, edm
 
 CONFIGS = sorted(Path(__file__).parents[1].joinpath("configs").glob("*.py"))
 
@@ -25,7 +25,7 @@ def test_build_makes_the_call_as_python_would():
     wanted = sd.PredictorCorrector(sd.EulerMaruyama(), sd.Langevin(snr=0.1))
     assert config.build(nested, sd.Solver) == wanted
     objective = "DSM(weighting=edm, times=LogNormalTimes(mean=-1.0, std=2.0))"
-    wanted = DSM(weighting=losses.edm, times=LogNormalTimes(-1.0, 2.0))
+    wanted = DSM(weighting=edm, times=LogNormalTimes(-1.0, 2.0))
     assert config.build(objective, DSM) == wanted
 
 
@@ -75,6 +75,8 @@ def test_a_name_where_a_call_is_meant_is_refused():
         ("Restart(Huen())", sd.Solver, "Heun"),
         ("DSM(times=LogNormalTime())", DSM, "LogNormalTimes"),
         ("DSM(weighting=edn)", DSM, "edm"),
+        ("LearntUncertainty()", config.OBJECTIVE, "LearnedUncertainty"),
+        ("SlicedScoreMatching(times=DiscretTimes())", config.OBJECTIVE, "DiscreteTimes"),
         ("DSM(times=DensityGri())", DSM, None),
     ],
 )
@@ -82,6 +84,14 @@ def test_the_nearest_name_is_of_the_kind_that_is_wanted(call, kind, nearest):
     hint = "; a Times is needed" if nearest is None else f"; did you mean '{nearest}'\\?"
     with pytest.raises(ValueError, match=f"the library has no '[^']*'{hint}$"):
         config.build(call, kind)
+
+
+def test_an_objective_is_one_of_several_kinds():
+    for call in ("DSM()", "LearnedUncertainty(objective=DSM(weighting=velocity))"):
+        assert isinstance(config.build(call, config.OBJECTIVE), DSM | LearnedUncertainty)
+    wanted = "VPSDE, but a DSM or SlicedScoreMatching or LearnedUncertainty is needed"
+    with pytest.raises(ValueError, match=wanted):
+        config.build("VPSDE()", config.OBJECTIVE)
 
 
 def test_a_table_of_the_library_is_named_without_a_call():
@@ -122,11 +132,23 @@ def test_every_file_builds_its_model(path):
     count = sum(p.numel() for p in net.parameters())
     # Song et al. 2021, arXiv:2011.13456: 62 and 63 million
     expected = {"vp_ddpmpp_cifar10": 61_804_419, "ve_ncsnpp_cifar10": 62_758_787}
+    # Karras et al. 2022, arXiv:2206.00364: 55.73 million, less 9 x 128 that see the augmentation
+    expected["edm_cifar10"] = 55_732_739
     assert count == expected.get(path.stem, count)
     config.build(settings.sde, sd.SDE)
-    config.build(settings.objective, DSM)
+    config.build_at(settings, "objective", config.OBJECTIVE)
     config.build(settings.sample.solver, sd.Solver)
     config.build(settings.likelihood.trace, sd.Trace)
+
+
+@pytest.mark.parametrize(
+    ("name", "calls"),
+    [("edm_cifar10", 35), ("ve_ncsnpp_cifar10", 2000), ("vp_ddpmpp_cifar10", 1000)],
+)
+def test_samplers_take_the_calls_that_their_papers_tell(name, calls):
+    (path,) = (path for path in CONFIGS if path.stem == name)
+    chosen = runpy.run_path(str(path))["get_config"]().sample
+    assert config.build(chosen.solver, sd.Solver).nfe(chosen.steps, denoise=True) == calls
 
 
 def test_weights_follow_from_the_seed_and_leave_the_generator_alone():

@@ -13,12 +13,13 @@ from conftest import generator
 from torch import Tensor, nn
 from training_helpers import legendre
 
-from scoresde import SDE, VPSDE, Denoiser, RectifiedFlow, feed_t
+from scoresde import EDMSDE, SDE, VPSDE, Denoiser, Gaussian, RectifiedFlow, elbo, feed_t
 from scoresde.denoiser import Predicts
 from scoresde.tensors import per_sample
 from scoresde.training import (
     DSM,
     ImportanceTimes,
+    InformationTimes,
     MinSNR,
     Times,
     UniformTimes,
@@ -26,6 +27,7 @@ from scoresde.training import (
     edm,
     likelihood,
     sigma2,
+    velocity,
 )
 
 C = 0.7  # deviation of the data
@@ -64,6 +66,13 @@ class ExactNet(nn.Module):
 def exact(sde: SDE, predicts: Predicts = "v", data_std: float = 0.5) -> Denoiser:
     net = ExactNet(predicts, sde, data_std)
     return Denoiser(net, sde, predicts, data_std=data_std, time_input=feed_t)
+
+
+class Off(nn.Module):
+    """A network that is wrong everywhere, smoothly, in x and t."""
+
+    def forward(self, x: Tensor, t: Tensor) -> Tensor:
+        return torch.sin(2 * x) + per_sample(t, x).to(x.dtype).cos() * x
 
 
 def hermite(n: int = 4) -> tuple[Tensor, Tensor, Tensor]:
@@ -106,6 +115,24 @@ def test_likelihood_weighting_measures_information(sde: SDE):
     snr = torch.tensor([math.exp(2 * float(sde.lam(s))) for s in (sde.t_min, sde.T)])
     start, stop = 0.5 * torch.log1p(C**2 * snr.double())
     torch.testing.assert_close(0.5 * (sde.T - sde.t_min) * j, start - stop, rtol=1e-6, atol=0)
+
+
+def test_likelihood_training_estimates_the_diffusion_term_of_the_elbo(sde: SDE):
+    # for white Gaussian data the exact score's integrand is the same at every s, alpha(T) = 0 too
+    model = exact(sde)
+    x0, eps, w_eps = hermite(3)
+    u, w_u = legendre(16)
+    t, ratio = InformationTimes(C).quantile(sde, u)
+    loss = dsm_loss(
+        model, x0.repeat(len(u), 1), t.repeat_interleave(len(x0)), eps.repeat(len(u), 1),
+        likelihood,
+    )  # fmt: skip
+    each = 0.5 * (sde.T - sde.t_min) * ratio * (loss.reshape(len(u), -1) @ w_eps)
+    torch.testing.assert_close(each, each.mean().expand_as(each), rtol=1e-6, atol=0)
+    x = torch.full((1, 1), C, dtype=torch.float64)  # where every draw of the bound is exact
+    white = Gaussian(x.new_zeros(1), C * C * torch.eye(1, dtype=torch.float64))
+    bound = elbo(white.denoiser(sde), x, n=4, seed=0)
+    assert float(w_u @ each) == pytest.approx(-float(bound.parts["diffusion"]), rel=1e-6)
 
 
 def test_linear_fit_recovers_the_score():
@@ -173,7 +200,53 @@ class TestWeightings:
         weight = MinSNR(gamma=3.0)(level, exact(sde)) * snr
         torch.testing.assert_close(weight, snr.clamp(max=3.0), rtol=1e-12, atol=0)
 
-    @pytest.mark.parametrize("weighting", [sigma2, likelihood, edm, MinSNR()])
+    def test_velocity_is_the_squared_error_of_dx_dt(self, sde: SDE):
+        model = Denoiser(Off(), sde, "v", time_input=feed_t)
+        x0, eps, _ = hermite()
+        for t in interior(sde):
+            truth = sde.dalpha(t) * x0 + sde.dsigma(t) * eps
+            error = model(sde.perturb(x0, t, eps), sde.level(t)).velocity - truth
+            loss = dsm_loss(model, x0, t.repeat(len(x0)), eps, velocity)
+            torch.testing.assert_close(loss, error.square().reshape(-1), rtol=1e-8, atol=1e-12)
+
+    def test_velocity_is_flow_matching_on_straight_paths(self):
+        # (Liu et al. 2022, eq. 1), up to the last time before alpha = 0 in single precision
+        net, t = Off(), torch.tensor([1e-3, 0.4, 0.9, 1.0 - 1e-4])
+        model = Denoiser(net, RectifiedFlow(), "velocity", time_input=feed_t)
+        x0, eps = (torch.randn(4, 3, generator=generator(seed)) for seed in (0, 1))
+        out = net((1 - t[:, None]) * x0 + t[:, None] * eps, t)
+        plain = (out - (eps - x0)).square().mean(1)
+        loss = dsm_loss(model, x0, t.double(), eps, velocity)
+        torch.testing.assert_close(loss, plain, rtol=5e-3, atol=1e-5)
+
+    def test_edm_is_table_1(self):
+        # Karras et al. 2022, arXiv:2206.00364, Table 1 and eq. 2, with sigma = t
+        net, c, sigma = Off(), 0.5, torch.tensor([0.002, 0.3, 2.0, 80.0]).double()
+        model = Denoiser(net, EDMSDE(), "edm", data_std=c)
+        x0, eps = (torch.randn(4, 3, generator=generator(s)).double() for s in (0, 1))
+        s = sigma[:, None]
+        x = x0 + s * eps
+        skip, out = c**2 / (s**2 + c**2), s * c / (s**2 + c**2).sqrt()
+        fed, noise = x / (s**2 + c**2).sqrt(), sigma.log() / 4
+        denoised = skip * x + out * net(fed, noise.float())
+        torch.testing.assert_close(model(x, EDMSDE().level(s)).x0, denoised, rtol=1e-6, atol=1e-9)
+        weight = (sigma**2 + c**2) / (sigma * c) ** 2
+        expected = weight * (denoised - x0).square().mean(1)
+        loss = dsm_loss(model, x0, sigma, eps, edm)
+        torch.testing.assert_close(loss, expected, rtol=1e-5, atol=0)
+
+    def test_song_s_likelihood_weight_on_the_score(self, sde: SDE):
+        # g^2 |score error|^2 (Song et al. 2021, arXiv:2101.09258, eq. 7 with lambda = g^2)
+        model = Denoiser(Off(), sde, "v", time_input=feed_t)
+        x0, eps, _ = hermite()
+        for t in interior(sde):
+            error = model(sde.perturb(x0, t, eps), sde.level(t)).score + eps / sde.sigma(t)
+            loss = dsm_loss(model, x0, t.repeat(len(x0)), eps, likelihood)
+            torch.testing.assert_close(
+                loss, sde.g2(t) * error.square().reshape(-1), rtol=1e-8, atol=1e-12
+            )
+
+    @pytest.mark.parametrize("weighting", [sigma2, likelihood, edm, velocity, MinSNR()])
     def test_floats_and_tensors_agree(self, sde: SDE, weighting):
         t = interior(sde)
         tensors = torch.as_tensor(weighting(sde.level(t), exact(sde)), dtype=t.dtype).expand(5)

@@ -1,5 +1,6 @@
 """Runs from a configuration: what is settled once, computed once, and refused before training."""
 
+import json
 import sys
 
 import numpy as np
@@ -9,6 +10,9 @@ import torch
 from scoresde import config, measure, run
 from scoresde.demo import demo
 from scoresde.grids import default_grid
+from scoresde.likelihood import DiscretisedGaussian, elbo
+from scoresde.noise import SeededNoise
+from scoresde.training import WithUncertainty
 
 
 def tiny(data="moons(n=200)"):
@@ -87,8 +91,85 @@ def test_the_trace_may_be_less_that_of_the_training_data(tmp_path):
     assert torch.allclose(trace.gaussian.mean.float(), x.flatten(1).mean(0), atol=1e-5)
     (record,) = measure.measure(done, done.held_out(3))
     assert str(trace) in record.method
-    del done.config.likelihood.control_variate  # as in a run of before there was one
+    done.config.likelihood.control_variate = False
     assert str(measure.trace_of(done)).startswith("Flipped(")
+
+
+def test_a_run_of_before_some_keys_loads_goes_on_and_is_measured(tmp_path):
+    settings = tiny("digits()")
+    settings.optim.decay = False
+    done = run.train_run(settings, tmp_path)
+    path = tmp_path / config.FILE
+    old = json.loads(path.read_text())
+    del old["train"]["dequantise"], old["likelihood"]["method"], old["likelihood"]["levels"]
+    del old["likelihood"]["control_variate"]
+    path.write_text(json.dumps(old))
+    assert config.load(tmp_path).to_dict() == done.config.to_dict()
+    # nor do the settings in its checkpoint differ
+    assert "dequantise" not in config.identity(settings, done.transform)
+    settings.train.steps += 1
+    assert run.train_run(settings, tmp_path).history[-1].step == 5
+    settings.train.steps, settings.train.dequantise = 6, False
+    with pytest.raises(ValueError, match="dequantise: expected False, found None"):
+        run.train_run(settings, tmp_path)
+
+
+def test_grey_levels_that_are_not_dequantised_have_a_probability_by_the_elbo(tmp_path):
+    settings = tiny("digits()")
+    settings.train.dequantise, settings.likelihood.method = False, "elbo"
+    settings.likelihood.levels = 8
+    done = run.train_run(settings, tmp_path)
+    x, rows = done.held_out(5), torch.arange(5)
+    assert torch.equal(x, done.transform.forward(done.data.test[:5]))
+    found = measure.evaluator(done, seed=3)(x, rows)
+    wanted = elbo(
+        done.model, x, n=8, decoder=DiscretisedGaussian(done.transform), prior=done.prior(),
+        noise=SeededNoise(3, indices=rows),
+    )  # fmt: skip
+    assert torch.equal(found.bits_per_dim, wanted.bits_per_dim)
+    assert found.probability
+    assert found.bound
+    columns = measure.measure_all(done, x, tmp_path / "likelihood", seed=3)
+    assert np.array_equal(columns["nats"], wanted.nats.numpy())
+
+
+def test_by_the_elbo_dequantised_data_have_a_density_and_by_the_flow_all_are(tmp_path):
+    settings = tiny("digits()")
+    settings.likelihood.method, settings.likelihood.levels = "elbo", 8
+    done = run.train_run(settings, tmp_path)
+    x, rows = done.held_out(3), torch.arange(3)
+    noise = torch.Generator().manual_seed(settings.seed)
+    dequantised = done.transform.forward(done.data.test[:3], noise)
+    assert torch.equal(x, dequantised)
+    found = measure.evaluator(done)(x, rows)
+    assert found.bound
+    assert not found.probability
+    assert found.log_det_data == done.transform.log_det
+    done.config.likelihood.method, done.config.train.dequantise = "flow", False
+    assert torch.equal(done.held_out(3), dequantised)
+    assert not measure.evaluator(done)(x, rows).bound
+
+
+def test_a_learnt_uncertainty_is_trained_and_kept_beside_the_denoiser(tmp_path):
+    settings = tiny("digits()")
+    settings.objective = f"LearnedUncertainty(objective={settings.objective})"
+    done = run.train_run(settings, tmp_path)
+    assert isinstance(done.model, WithUncertainty)
+    loaded = run.load_run(tmp_path, config.load(tmp_path))
+    drawn = [run.draw(each, 3)[0] for each in (done, loaded)]
+    assert torch.equal(*drawn)
+
+
+def test_batches_are_of_the_middles_of_bins_unless_they_are_dequantised(tmp_path):
+    settings = tiny("digits()")
+    batches = []
+    for settings.train.dequantise in (False, True):
+        made = run.build_run(settings)
+        torch.manual_seed(0)
+        batches.append(run._stream(made)(0)[0])
+    middles, spread = batches
+    assert torch.equal(made.transform.forward(made.transform.to_pixels(spread)), middles)
+    assert not torch.equal(spread, middles)
 
 
 def test_data_that_are_dequantised_otherwise_are_measured_anew(tmp_path):
@@ -129,6 +210,8 @@ def test_a_run_that_is_too_short_for_its_warm_up_says_which_key_to_lower(tmp_pat
         ("likelihood.grid", "KarrasGrd()"),
         ("likelihood.trace", "Hutchinson(n=0)"),
         ("likelihood.batch_size", 0),
+        ("likelihood.method", "bound"),
+        ("likelihood.levels", 1),
         ("likelihood.solver", "EulerMaruyama()"),
         ("objective", "VPSDE()"),
         ("train.steps", 0),
@@ -149,6 +232,14 @@ def test_the_demo_refuses_other_data_before_it_trains(tmp_path, monkeypatch):
     monkeypatch.setattr("scoresde.demo.train_run", lambda *_: pytest.fail("trained"))
     with pytest.raises(ValueError, match="the demo needs images with grey levels and labels"):
         demo(tiny(), tmp_path)
+
+
+def test_the_demo_refuses_another_likelihood_before_it_trains(tmp_path, monkeypatch):
+    monkeypatch.setattr("scoresde.demo.train_run", lambda *_: pytest.fail("trained"))
+    settings = tiny("digits()")
+    settings.likelihood.method = "elbo"
+    with pytest.raises(ValueError, match=r"config.likelihood.method='elbo': the demo"):
+        demo(settings, tmp_path)
 
 
 @pytest.mark.parametrize(

@@ -11,24 +11,23 @@ from scoresde.training.checkpoint import CheckpointError, latest, load, load_mod
 from scoresde.training.ema import EMA
 from scoresde.training.history import NonFiniteLoss, Record
 from scoresde.training.loop import Callback, train
-from scoresde.training.losses import (
-    DSM,
-    ImportanceTimes,
-    LogNormalTimes,
-    MinSNR,
-    Times,
-    UniformTimes,
-    Weighting,
-    dsm_loss,
-    edm,
-    likelihood,
-    sigma2,
-)
+from scoresde.training.losses import DSM, dsm_loss
 from scoresde.training.maximum_likelihood import MaximumLikelihood
 from scoresde.training.schedules import CosineDecay, Warmup
 from scoresde.training.signals import Preempted
+from scoresde.training.sliced import SlicedScoreMatching, ssm_loss
 from scoresde.training.step import Batch, Objective, TrainState
 from scoresde.training.tensorboard import TensorBoard
+from scoresde.training.times import (
+    DiscreteTimes,
+    ImportanceTimes,
+    InformationTimes,
+    LogNormalTimes,
+    Times,
+    UniformTimes,
+)
+from scoresde.training.uncertainty import LearnedUncertainty, WithUncertainty
+from scoresde.training.weightings import MinSNR, Weighting, edm, likelihood, sigma2, velocity
 
 __all__ = [
     "DSM",
@@ -38,7 +37,10 @@ __all__ = [
     "CheckpointError",
     "CorruptCheckpoint",
     "CosineDecay",
+    "DiscreteTimes",
     "ImportanceTimes",
+    "InformationTimes",
+    "LearnedUncertainty",
     "LogNormalTimes",
     "MaximumLikelihood",
     "MinSNR",
@@ -46,12 +48,14 @@ __all__ = [
     "Objective",
     "Preempted",
     "Record",
+    "SlicedScoreMatching",
     "TensorBoard",
     "Times",
     "TrainState",
     "UniformTimes",
     "Warmup",
     "Weighting",
+    "WithUncertainty",
     "dsm_loss",
     "edm",
     "latest",
@@ -60,5 +64,7 @@ __all__ = [
     "load_model",
     "save",
     "sigma2",
+    "ssm_loss",
     "train",
+    "velocity",
 ]

@@ -29,9 +29,11 @@ def describe(model: BaseDenoiser) -> dict[str, Any]:
         "alpha": [float(level.alpha) for level in levels],
         "sigma": [float(level.sigma) for level in levels],
     }
-    if isinstance(model, Denoiser):
-        told |= {"predicts": model.predicts, "time_input": plain(model.time_input)}
-        told["fed"] = [float(model.time_input(level)) for level in levels]
+    # in a wrapper too
+    own = next((part for part in model.modules() if isinstance(part, Denoiser)), None)
+    if own is not None:
+        told |= {"predicts": own.predicts, "time_input": plain(own.time_input)}
+        told["fed"] = [float(own.time_input(level)) for level in levels]
     return told
 
 
