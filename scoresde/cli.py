@@ -1,4 +1,4 @@
-"""The command line: `scoresde demo | train | sample | likelihood | check`."""
+"""The command line: `scoresde demo | train | sample | likelihood | evaluate | check`."""
 
 from __future__ import annotations
 
@@ -20,6 +20,7 @@ USAGE = """usage: scoresde COMMAND [--flag=value ...]
   sample       draw from a trained run, into samples.npz and samples.png
   likelihood   bits/dim of a trained run on its test data, into likelihood.json and .npz or
                .parquet; goes on where it stopped, and torchrun shares it between processes
+  evaluate     metrics of samples of a trained run against its test data, into metrics.json
   check        hold a solver, a process or a sampling loop to its contract: its orders, laws, ...
 
   --config=FILE         configuration of train and demo, such as configs/vp_digits.py
@@ -27,6 +28,9 @@ USAGE = """usage: scoresde COMMAND [--flag=value ...]
   --workdir=FOLDER      where the run is kept
   --n=NUMBER            how many samples to draw, or test samples to measure
   --seed=NUMBER         of sampling and of trace probes
+  --metrics=NAME,NAME   of evaluate: frechet, frechet_infinity, kid, precision_recall,
+                        density_coverage, sliced, energy, mmd, c2st
+  --features=NAME       what it compares: classifier, trained on the data; digits; none
   --format=npz|parquet  of the likelihoods of each sample
   --order=NUMBER        what a sampling loop is held to by check, which it cannot say itself;
   --evals=NUMBER        its network calls a step;
@@ -51,6 +55,7 @@ def main() -> int:
         "train": _train,
         "sample": _sample,
         "likelihood": _likelihood,
+        "evaluate": _evaluate,
     }
     words = sys.argv[1:]
     if not words or words[0] == "help" or {"--help", "-h"} & set(words):
@@ -138,6 +143,18 @@ def _likelihood(flags: Any) -> None:
     text = json.dumps(summary(columns), indent=2)
     replace(folder / "likelihood.json", text + os.linesep)
     print(text)
+
+
+def _evaluate(flags: Any) -> None:
+    from scoresde.atomic import replace
+    from scoresde.evaluate import evaluate
+    from scoresde.run import load_run
+
+    folder = Path(flags.workdir)
+    run = load_run(folder, flags.config)
+    found = evaluate(run, flags.n, metrics=flags.metrics, features=flags.features, seed=flags.seed)
+    replace(folder / "metrics.json", json.dumps(found.to_dict(), indent=2) + os.linesep)
+    print(found.table())
 
 
 def _check(words: list[str]) -> int:

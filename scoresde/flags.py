@@ -31,6 +31,9 @@ def parse(command: str, words: list[str]) -> Any:
     flags.DEFINE_integer("seed", 0, "seed", lower_bound=0, flag_values=values)
     if command == "likelihood":
         flags.DEFINE_enum("format", "npz", ["npz", "parquet"], "of each row", flag_values=values)
+    if command == "evaluate":
+        flags.DEFINE_list("metrics", [], "names of metrics", flag_values=values)
+        flags.DEFINE_string("features", None, "of the samples", flag_values=values)
     words = _joined(words)
     _require_known(words, (*values, "config"))
     given = {name: value for name, _, value in (word.partition("=") for word in words)}

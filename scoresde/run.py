@@ -13,7 +13,8 @@ from tqdm.auto import tqdm
 
 from scoresde import config as configs
 from scoresde.config import Config
-from scoresde.data import Affine, Dataset, batches, random_flip
+from scoresde.data import Affine, Dataset, batches, random_crop, random_flip
+from scoresde.data.moments import moments
 from scoresde.denoiser import BaseDenoiser
 from scoresde.grids import Grid
 from scoresde.likelihood import Trace
@@ -57,8 +58,9 @@ class Run:
 
     def prior(self) -> Prior:
         """Return the Gaussian with the moments that the training data have at T."""
-        x = self.transform.forward(self.data.train)
-        return self.model.sde.prior(x.mean(0).to(self.device), x.var(0).to(self.device))
+        mean, variance = moments(self.data.train, self.transform.forward)
+        dtype = torch.get_default_dtype()
+        return self.model.sde.prior(mean.to(self.device, dtype), variance.to(self.device, dtype))
 
     def held_out(self, n: int | None = None) -> Tensor:
         """Return the first n test samples in model space, as the likelihood is to measure them.
@@ -224,6 +226,11 @@ def _stream(run: Run) -> Batch:
     """Return the batches of a run as a function of the step, dequantised if so set."""
     config, data = run.config, run.data
     labels = data.train_labels if config.conditional else None
+    shift = config.train.shift
+    if not 0 <= shift < min(data.shape[1:], default=1):
+        raise ValueError(
+            f"config.train.shift={shift}: samples are of shape {data.shape}; set it to 0"
+        )
     stream, upcoming = None, -1
 
     def batch(step: int) -> tuple[Tensor, dict[str, Any] | None]:
@@ -235,12 +242,14 @@ def _stream(run: Run) -> Batch:
                 seed=config.seed,
                 start_step=step,
                 labels=labels,
+                ahead=4,  # hides the latency of a disk: docs/data.md
             )
         upcoming = step + 1
         x, label = next(stream)
         # the global generator follows from the seed and the step here
         generator = torch.default_generator
         x = random_flip(x, generator) if config.train.flip else x
+        x = random_crop(x, data.shape[1:], generator, padding=shift) if shift else x
         noise = generator if config.train.dequantise else None
         return run.transform.forward(x, noise), None if label is None else {"label": label}
 

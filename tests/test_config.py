@@ -11,6 +11,7 @@ from torch import nn
 
 import scoresde as sd
 from scoresde import config, nets
+from scoresde.calls import build
 from scoresde.data import Dataset
 from scoresde.flags import parse
 from scoresde.training import DSM, LearnedUncertainty, LogNormalTimes, edm
@@ -19,21 +20,21 @@ CONFIGS = sorted(Path(__file__).parents[1].joinpath("configs").glob("*.py"))
 
 
 def test_build_makes_the_call_as_python_would():
-    assert config.build("VPSDE(beta_max=10.0)", sd.SDE) == sd.VPSDE(beta_max=10.0)
-    assert config.build("AdamsPC(4)", sd.Solver) == sd.AdamsPC(order=4)
+    assert build("VPSDE(beta_max=10.0)", sd.SDE) == sd.VPSDE(beta_max=10.0)
+    assert build("AdamsPC(4)", sd.Solver) == sd.AdamsPC(order=4)
     nested = "PredictorCorrector(predictor=EulerMaruyama(), corrector=Langevin(snr=0.1))"
     wanted = sd.PredictorCorrector(sd.EulerMaruyama(), sd.Langevin(snr=0.1))
-    assert config.build(nested, sd.Solver) == wanted
+    assert build(nested, sd.Solver) == wanted
     objective = "DSM(weighting=edm, times=LogNormalTimes(mean=-1.0, std=2.0))"
     wanted = DSM(weighting=edm, times=LogNormalTimes(-1.0, 2.0))
-    assert config.build(objective, DSM) == wanted
+    assert build(objective, DSM) == wanted
 
 
 def test_build_gives_what_the_signature_asks_for():
     given = {"shape": (3,), "channels": 3, "dims": 2, "num_classes": None}
-    assert isinstance(config.build("MLP(hidden=8)", nn.Module, **given), nets.MLP)
+    assert isinstance(build("MLP(hidden=8)", nn.Module, **given), nets.MLP)
     # what the call says wins
-    assert config.build("MLP(shape=5, hidden=8)", nn.Module, **given).shape == (5,)
+    assert build("MLP(shape=5, hidden=8)", nn.Module, **given).shape == (5,)
 
 
 @pytest.mark.parametrize(
@@ -57,12 +58,12 @@ def test_build_gives_what_the_signature_asks_for():
 )
 def test_what_is_no_call_of_the_library_is_refused(call, message):
     with pytest.raises(ValueError, match="(?s).*" + message.replace("(", r"\(")):
-        config.build(call, sd.SDE)
+        build(call, sd.SDE)
 
 
 def test_a_name_where_a_call_is_meant_is_refused():
     with pytest.raises(ValueError, match=r"write the call, such as 'MLP\(\)'"):
-        config.build("MLP", nn.Module, shape=2)
+        build("MLP", nn.Module, shape=2)
 
 
 @pytest.mark.parametrize(
@@ -83,21 +84,21 @@ def test_a_name_where_a_call_is_meant_is_refused():
 def test_the_nearest_name_is_of_the_kind_that_is_wanted(call, kind, nearest):
     hint = "; a Times is needed" if nearest is None else f"; did you mean '{nearest}'\\?"
     with pytest.raises(ValueError, match=f"the library has no '[^']*'{hint}$"):
-        config.build(call, kind)
+        build(call, kind)
 
 
 def test_an_objective_is_one_of_several_kinds():
     for call in ("DSM()", "LearnedUncertainty(objective=DSM(weighting=velocity))"):
-        assert isinstance(config.build(call, config.OBJECTIVE), DSM | LearnedUncertainty)
+        assert isinstance(build(call, config.OBJECTIVE), DSM | LearnedUncertainty)
     wanted = "VPSDE, but a DSM or SlicedScoreMatching or LearnedUncertainty is needed"
     with pytest.raises(ValueError, match=wanted):
-        config.build("VPSDE()", config.OBJECTIVE)
+        build("VPSDE()", config.OBJECTIVE)
 
 
 def test_a_table_of_the_library_is_named_without_a_call():
-    assert config.build("AYS_SD15", sd.Grid) is sd.AYS_SD15
+    assert build("AYS_SD15", sd.Grid) is sd.AYS_SD15
     with pytest.raises(ValueError, match=r"AYS_SD15 is a value; write the name alone"):
-        config.build("AYS_SD15()", sd.Grid)
+        build("AYS_SD15()", sd.Grid)
 
 
 def test_what_is_wrong_is_told_with_its_key():
@@ -128,17 +129,17 @@ def test_every_file_builds_its_model(path):
     given = {"shape": data.shape, "channels": data.shape[0], "dims": len(data.shape) - 1}
     given["num_classes"] = data.num_classes if settings.conditional else None
     with torch.device("meta"):
-        net = config.build(settings.net, nn.Module, **given)
+        net = build(settings.net, nn.Module, **given)
     count = sum(p.numel() for p in net.parameters())
     # Song et al. 2021, arXiv:2011.13456: 62 and 63 million
     expected = {"vp_ddpmpp_cifar10": 61_804_419, "ve_ncsnpp_cifar10": 62_758_787}
     # Karras et al. 2022, arXiv:2206.00364: 55.73 million, less 9 x 128 that see the augmentation
     expected["edm_cifar10"] = 55_732_739
     assert count == expected.get(path.stem, count)
-    config.build(settings.sde, sd.SDE)
+    build(settings.sde, sd.SDE)
     config.build_at(settings, "objective", config.OBJECTIVE)
-    config.build(settings.sample.solver, sd.Solver)
-    config.build(settings.likelihood.trace, sd.Trace)
+    build(settings.sample.solver, sd.Solver)
+    build(settings.likelihood.trace, sd.Trace)
 
 
 @pytest.mark.parametrize(
@@ -148,7 +149,7 @@ def test_every_file_builds_its_model(path):
 def test_samplers_take_the_calls_that_their_papers_tell(name, calls):
     (path,) = (path for path in CONFIGS if path.stem == name)
     chosen = runpy.run_path(str(path))["get_config"]().sample
-    assert config.build(chosen.solver, sd.Solver).nfe(chosen.steps, denoise=True) == calls
+    assert build(chosen.solver, sd.Solver).nfe(chosen.steps, denoise=True) == calls
 
 
 def test_weights_follow_from_the_seed_and_leave_the_generator_alone():

@@ -7,6 +7,7 @@ import itertools
 import math
 import sys
 
+import numpy as np
 import pytest
 import torch
 from hypothesis import assume, given, settings
@@ -70,7 +71,10 @@ K = torch.zeros(4, 2, dtype=torch.uint8)
         (lambda: Dataset(X, X, Y, Y[:3]), "test_labels has 3 labels for 4"),
         (lambda: Dataset(X, X, Y.float(), Y), "train_labels is torch.float32"),
         (lambda: Dataset(X, X, Y, Y - 1), "test_labels has a negative label, -1"),
-        (lambda: Dataset(X, X, Y, Y, classes=("a",)), "names 1 classes, .* up to 1"),
+        (
+            lambda: Dataset(X, X, Y, Y, classes=("a",)),
+            "train_labels: row 2 has the label 1, .* 0..0",
+        ),
         (lambda: Dataset(X, X).split(0.5), "has a test set already"),
         (lambda: Dataset(X, X[:0]).split(0.01), "test_share=0.01 leaves 0 of 4"),
         (lambda: Dataset(X, X[:0]).split(-0.5), r"test_share=-0\.5 must lie"),
@@ -251,3 +255,54 @@ def test_random_flip_mirrors_half_of_the_images():
     kept = (data.random_flip(x, torch.Generator().manual_seed(2)) == x).all((1, 2, 3))
     assert torch.equal(flipped, ~kept)
     assert stats.binomtest(int(flipped.sum()), 1000).pvalue > 1e-6
+
+
+# Crops
+
+
+@quick
+@given(st.integers(1, 3), st.integers(0, 3), st.integers(0, 2**32))
+def test_random_crops_are_cuts_of_the_mirrored_data(dims, padding, seed):
+    sides = (5, 6, 4)[:dims]
+    size = tuple(side - 1 for side in sides)
+    x = torch.arange(3 * 2 * math.prod(sides)).view(3, 2, *sides)
+    crops = data.random_crop(x, size, torch.Generator().manual_seed(seed), padding=padding)
+    assert crops.shape == (3, 2, *size)
+    padded = x.numpy()
+    if padding:
+        padded = np.pad(padded, [(0, 0), (0, 0)] + [(padding, padding)] * dims, mode="reflect")
+    windows = np.lib.stride_tricks.sliding_window_view(padded, size, tuple(range(2, 2 + dims)))
+    for crop, window in zip(crops.numpy(), windows, strict=True):
+        places = np.moveaxis(window, 0, dims).reshape(-1, 2, *size)
+        assert (places == crop).all(axis=tuple(range(1, 2 + dims))).any()
+
+
+def test_random_crops_are_uniform_and_of_each_sample_alone():
+    x = torch.arange(4).repeat(3000, 1, 1)  # (B, 1, 4)
+    first = data.random_crop(x, (2,), torch.Generator().manual_seed(0), padding=1)[:, 0, 0]
+    # cuts begin at -1, 0, 1, 2 and 3, where the mirror shows 1, 0, 1, 2 and 3
+    counts = first.bincount(minlength=4)
+    assert stats.chisquare(counts.numpy(), 600 * np.array([1, 2, 1, 1])).pvalue > 1e-6
+    again = data.random_crop(x, (2,), torch.Generator().manual_seed(0), padding=1)[:, 0, 0]
+    assert torch.equal(first, again)
+
+
+def test_a_crop_of_the_whole_is_the_whole():
+    x = torch.arange(24, dtype=torch.uint8).view(2, 1, 3, 4)
+    assert torch.equal(data.random_crop(x, (3, 4), torch.Generator()), x)
+
+
+@pytest.mark.parametrize(
+    ("shape", "size", "padding", "message"),
+    [
+        ((2, 3), (), 0, r"size=\(\): give one for each of the axes \(\)"),
+        ((2, 1, 4, 4), (4,), 0, r"size=\(4,\): give one for each of the axes \(4, 4\)"),
+        ((2, 1, 4, 4), (4, 5), 0, r"size=\(4, 5\) must lie in 1\.\.4"),
+        ((2, 1, 4, 4), (0, 4), 0, r"size=\(0, 4\) must lie in 1\.\.4"),
+        ((2, 1, 4, 6), (4, 4), 4, "padding=4 must be at least 0 and less than 4"),
+        ((2, 1, 4, 6), (4, 4), -1, "padding=-1"),
+    ],
+)
+def test_crops_that_do_not_fit_are_refused(shape, size, padding, message):
+    with pytest.raises(ValueError, match=message):
+        data.random_crop(torch.zeros(shape), size, torch.Generator(), padding=padding)

@@ -14,6 +14,7 @@ from solver_examples import concrete_solvers
 
 import scoresde
 import scoresde.data
+import scoresde.density
 import scoresde.metrics
 import scoresde.nets
 import scoresde.testing

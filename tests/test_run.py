@@ -280,3 +280,71 @@ def test_results_come_back_to_host_memory(tmp_path):
 @pytest.mark.gpu
 def test_the_demo_runs_on_a_gpu(tmp_path):
     assert demo(tiny("digits()"), tmp_path).exists()
+
+
+def wav(path, n):
+    import wave
+
+    path.mkdir()
+    for k, samples in enumerate(np.random.default_rng(0).integers(-(2**15), 2**15, (n, 16))):
+        with wave.open(str(path / f"{k:02}.wav"), "wb") as file:
+            file.setnchannels(1)
+            file.setsampwidth(2)
+            file.setframerate(8000)
+            file.writeframes(samples.astype("<i2").tobytes())
+
+
+@pytest.fixture(params=["audio", "series", "table"])
+def named(request, tmp_path):
+    """The name of data that lie in files, as a configuration gives it."""
+    rows = np.random.default_rng(1).normal(size=(20, 4))
+    lines = [",".join(map(str, row)) for row in rows]
+    match request.param:
+        case "audio":
+            wav(tmp_path / "wavs", 20)
+            return (
+                f"audio({str(tmp_path / 'wavs')!r}, length=16, cache={str(tmp_path / 'cache')!r})"
+            )
+        case "series":
+            (tmp_path / "x.csv").write_text("\n".join(lines))
+            return f"series({str(tmp_path / 'x.csv')!r})"
+    (tmp_path / "x.csv").write_text("\n".join(["a,b,c,d", *lines]))
+    return f"table({str(tmp_path / 'x.csv')!r}, columns=('b', 'a', 'd'))"
+
+
+@pytest.mark.parametrize("net", ["MLP(hidden=8, depth=1)", "UNet(width=8, multipliers=(1, 1))"])
+def test_runs_train_on_sounds_series_and_tables(tmp_path, named, net):
+    settings = tiny(named)
+    settings.net, settings.conditional, settings.objective = net, False, "DSM()"
+    settings.train.steps = 3
+    shape = config.build_data(settings)[0].shape
+    if net.startswith("UNet") and len(shape) == 1:
+        pytest.skip("a table has no axis to convolve along")
+    settings.train.shift = 1 if len(shape) > 1 else 0
+    done = run.train_run(settings, tmp_path / "run")
+    again = run.load_run(tmp_path / "run", config.load(tmp_path / "run"))
+    assert run.draw(again, 2)[0].shape == (2, *shape)
+    assert np.isfinite(done.history[-1].loss)
+
+
+def test_a_shift_is_part_of_what_a_run_is_and_fits_its_data(tmp_path):
+    settings = tiny("digits()")
+    assert "shift" not in config.identity(settings, config.build_data(settings)[1])
+    run.train_run(settings, tmp_path)
+    settings.train.shift = 2
+    with pytest.raises(ValueError, match="shift"):
+        run.train_run(settings, tmp_path)
+    settings.train.shift = 8
+    with pytest.raises(ValueError, match=r"config.train.shift=8: samples are of shape \(1, 8, 8\)"):
+        run.train_run(settings, tmp_path)
+    settings.data, settings.train.shift = "moons(n=200)", 1
+    with pytest.raises(ValueError, match=r"config.train.shift=1: samples are of shape \(2,\)"):
+        run.train_run(settings, tmp_path / "other")
+
+
+def test_the_prior_has_the_moments_of_the_training_data(tmp_path):
+    done = run.build_run(tiny())
+    x = done.transform.forward(done.data.train)
+    wanted = done.model.sde.prior(x.mean(0), x.var(0, correction=0))
+    torch.testing.assert_close(done.prior().mean, wanted.mean)
+    torch.testing.assert_close(done.prior().std, wanted.std)

@@ -1,10 +1,15 @@
-"""Data: sets held in memory, the transform to model space with its log-det, endless batches."""
+"""Data: sets in memory or on disk, transforms to model space with their log-det, batches."""
 
 from scoresde.data.arrays import npy, npz
-from scoresde.data.batching import batches, random_flip
-from scoresde.data.binary import cifar10, idx
+from scoresde.data.audio_folder import audio
+from scoresde.data.augment import random_crop, random_flip
+from scoresde.data.batching import batches
+from scoresde.data.binary import idx
+from scoresde.data.cifar import cifar10
 from scoresde.data.dataset import Dataset
-from scoresde.data.folders import images
+from scoresde.data.image_folder import images
+from scoresde.data.tabular import table
+from scoresde.data.time_series import series
 from scoresde.data.toys import (
     checkerboard,
     checkerboard_log_prob,
@@ -22,6 +27,7 @@ __all__ = [
     "Affine",
     "Dataset",
     "Logit",
+    "audio",
     "batches",
     "checkerboard",
     "checkerboard_log_prob",
@@ -34,8 +40,11 @@ __all__ = [
     "moons",
     "npy",
     "npz",
+    "random_crop",
     "random_flip",
     "rings",
     "rings_log_prob",
+    "series",
     "spirals",
+    "table",
 ]

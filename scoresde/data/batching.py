@@ -2,11 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections import deque
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from itertools import islice
+from typing import TypeVar
 
 import numpy as np
 import torch
 from torch import Tensor
+
+T = TypeVar("T")
 
 
 def batches(
@@ -16,6 +22,7 @@ def batches(
     seed: int,
     start_step: int = 0,
     labels: Tensor | None = None,
+    ahead: int = 0,
 ) -> Iterator[tuple[Tensor, Tensor | None]]:
     """Iterate for ever over shuffled batches of `data` and, if given, its `labels`.
 
@@ -30,6 +37,8 @@ def batches(
         seed: a non-negative integer.
         start_step: the step of the first batch.
         labels: (N,) labels.
+        ahead: how many batches are read before they are asked for, each by a thread of its own, so
+            that a model need not wait for a disk. The batches stay the same.
 
     Returns:
         An iterator of (x, label), shapes (B, *) and (B,); label is None without `labels`.
@@ -45,17 +54,22 @@ def batches(
         raise ValueError(f"seed={seed} and start_step={start_step} must not be negative")
     if labels is not None and len(labels) != len(data):
         raise ValueError(f"labels has {len(labels)} labels for {len(data)} samples: give one each")
-    return (
-        (data[index], None if labels is None else labels[index])
-        for index in _indices(len(data), batch_size, seed, start_step)
-    )
+    if ahead < 0:
+        raise ValueError(f"ahead={ahead} must not be negative")
+
+    def read(index: Tensor) -> tuple[Tensor, Tensor | None]:
+        return data[index], None if labels is None else labels[index]
+
+    indices = _indices(len(data), batch_size, seed, start_step)
+    return _read_ahead(read, indices, ahead) if ahead else map(read, indices)
 
 
-def random_flip(x: Tensor, generator: torch.Generator) -> Tensor:
-    """Mirror each image of (B, *, W) left to right with probability 1/2."""
-    one_each = (len(x), *[1] * (x.ndim - 1))
-    flip = torch.rand(one_each, generator=generator, device=generator.device) < 0.5
-    return torch.where(flip.to(x.device), x.flip(-1), x)
+def _read_ahead(read: Callable[[Tensor], T], indices: Iterator[Tensor], ahead: int) -> Iterator[T]:
+    with ThreadPoolExecutor(ahead, "batches") as readers:
+        upcoming = deque(readers.submit(read, index) for index in islice(indices, ahead))
+        for index in indices:
+            yield upcoming.popleft().result()
+            upcoming.append(readers.submit(read, index))
 
 
 def _indices(n: int, batch_size: int, seed: int, start_step: int) -> Iterator[Tensor]:

@@ -26,7 +26,8 @@ def require_grey_levels(name: str, x: Tensor, levels: int) -> None:
             f"0..{levels - 1}: give integers (for images in [0, 1], "
             f"({levels - 1} * x).round().to(torch.uint8)), or levels=None for continuous data"
         )
-    if x.numel() == 0:
+    fits = x.dtype == torch.uint8 and levels >= 256  # by its type: no need to read all of a file
+    if x.numel() == 0 or fits:
         return
     low, high = (bound.item() for bound in torch.aminmax(x))
     if low < 0 or high >= levels:
@@ -73,6 +74,17 @@ def require_labels(name: str, labels: Tensor, count: int) -> None:
         raise ValueError(f"{name} has {len(labels)} labels for {count} samples: give one each")
     if count and labels.min() < 0:
         raise ValueError(f"{name} has a negative label, {labels.min().item()}: count from 0")
+
+
+def require_known_labels(source: str, labels: Tensor, classes: int) -> None:
+    """Raise ValueError, naming the row, if one of labels (N,) is not in 0..classes-1."""
+    wrong = torch.nonzero((labels < 0) | (labels >= classes)).flatten()
+    if len(wrong):
+        row = int(wrong[0])
+        raise ValueError(
+            f"{source}: row {row + 1} has the label {int(labels[row])}, but the classes are "
+            f"0..{classes - 1}: correct it, or name all classes"
+        )
 
 
 def _is_integer(x: Tensor) -> bool:

@@ -10,6 +10,7 @@ from torch import Tensor
 from scoresde.data.checks import (
     require_continuous,
     require_grey_levels,
+    require_known_labels,
     require_labels,
     require_level_count,
 )
@@ -80,11 +81,8 @@ class Dataset:
         require_labels("test_labels", self.test_labels, len(self.test))
         used = 1 + int(torch.cat([self.train_labels, self.test_labels]).max())
         classes = tuple(self.classes) or tuple(str(k) for k in range(used))
-        if used > len(classes):
-            raise ValueError(
-                f"classes names {len(classes)} classes, but the labels go up to {used - 1}: "
-                "name them all"
-            )
+        require_known_labels("train_labels", self.train_labels, len(classes))
+        require_known_labels("test_labels", self.test_labels, len(classes))
         object.__setattr__(self, "train_labels", self.train_labels.long())
         object.__setattr__(self, "test_labels", self.test_labels.long())
         object.__setattr__(self, "classes", classes)

@@ -1,131 +1,157 @@
-"""Folders of image files."""
+"""What folders of images and of sounds share: files, classes, and samples that stay on disk."""
 
 from __future__ import annotations
 
-import struct
+import hashlib
+import os
+import shutil
+import tempfile
 import warnings
+from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from scoresde.data.dataset import Dataset
-
-_SUFFIXES = (".bmp", ".gif", ".jpeg", ".jpg", ".png", ".ppm", ".tif", ".tiff", ".webp")
-_DAMAGE = (OSError, SyntaxError, ValueError, EOFError, struct.error)  # what decoders raise
+from scoresde.data.parts import Part
 
 
-def images(
-    train: str | Path,
-    test: str | Path | None = None,
-    *,
-    size: int,
-    channels: Literal[1, 3] = 3,
-    on_error: Literal["raise", "skip"] = "raise",
-) -> Dataset:
-    """Read the image files of a folder and of all folders in it: shape (channels, size, size).
+@dataclass(frozen=True)
+class Reader:
+    """How the files of a folder become samples of one shape.
 
-    An image is turned upright as its EXIF tag says, cut to its central square, resized (Lanczos)
-    and converted to grey or RGB; transparency is dropped. Files are taken in the order of their
-    paths. Where the files lie in sub-folders, the names of these are the classes.
+    Attributes:
+        kind: what they are called, such as "images".
+        suffixes: of the files that are read, in lower case.
+        read: makes the sample of a file, or raises ValueError.
+        shape: of a sample.
+        dtype: of a sample.
+        settings: what a sample follows from besides its file; its repr tells two apart.
+        on_error: what becomes of files that cannot be read: "raise", or "skip" them with a warning.
+        cache: a folder in which samples are kept, or None to hold them in memory.
+    """
 
-    Args:
-        train: the folder of the training images.
-        test: the folder of the test images. Without one the test set is empty: see `Dataset.split`.
-        size: the side of the result, in pixels.
-        channels: 1 (grey) or 3 (RGB).
-        on_error: what to do with a file that cannot be read: "raise", or "skip" it with a warning
-            that says how many were skipped and names the first.
+    kind: str
+    suffixes: tuple[str, ...]
+    read: Callable[[Path], Tensor]
+    shape: tuple[int, ...]
+    dtype: torch.dtype
+    settings: Any
+    on_error: str
+    cache: str | Path | None
+
+    def __post_init__(self) -> None:
+        if self.on_error not in ("raise", "skip"):
+            raise ValueError(f'on_error={self.on_error!r} must be "raise" or "skip"')
+
+
+def read_folder(root: Path, reader: Reader) -> Part:
+    """Return the samples (N, *) of a folder, and their classes where they lie in sub-folders.
+
+    With a cache the samples are mapped from a file there, copy on write. It is found again by the
+    files' names, sizes and times of change and by the reader's settings, and made where there is
+    none; a kill on the way leaves no half of one under its name.
 
     Raises:
-        ImportError: Pillow is not installed.
-        FileNotFoundError: a folder is missing or holds no images.
-        ValueError: an argument is out of range, an image cannot be read (or none can), images lie
-            both in a folder and in its sub-folders, or the test images have other classes.
+        FileNotFoundError: the folder is missing, or holds no such files.
+        ValueError: a file cannot be read (or none can), or files lie both in the folder and in its
+            sub-folders.
     """
-    if size < 1 or channels not in (1, 3) or on_error not in ("raise", "skip"):
-        raise ValueError(
-            f"size={size}, channels={channels}, on_error={on_error!r}: give a positive size, 1 or "
-            '3 channels, and "raise" or "skip"'
-        )
-    skip = on_error == "skip"
-    pixels, names = _read_folder(Path(train), size, channels, skip)
-    if test is None:
-        test_pixels, test_names = pixels[:0], []
+    paths, nested = _files(root, reader)
+    if reader.cache is None:
+        samples = np.empty((len(paths), *reader.shape), _numpy_dtype(reader))
+        kept = _read_all(paths, reader, samples)
     else:
-        test_pixels, test_names = _read_folder(Path(test), size, channels, skip)
-    classes, test_classes = sorted(set(names)), sorted(set(test_names))
-    same = bool(classes) == bool(test_classes) and set(test_classes) <= set(classes)
-    if test is not None and not same:
-        raise ValueError(
-            f"the sub-folders of {test} name the classes {test_classes}, those of {train} name "
-            f"{classes}: give both the same classes"
+        samples, kept = _cached(root, paths, reader, Path(reader.cache))
+    if not len(kept):
+        raise ValueError(f"none of the {len(paths)} {reader.kind} in {root} can be read")
+    if len(kept) < len(paths):
+        skipped = sorted(set(range(len(paths))) - set(kept.tolist()))
+        first = ", ".join(str(paths[k].relative_to(root)) for k in skipped[:3])
+        warnings.warn(
+            f"skipped {len(skipped)} of {len(paths)} {reader.kind} in {root} that cannot be read; "
+            f"the first: {first}",
+            stacklevel=3,
         )
-    return Dataset(
-        pixels,
-        test_pixels,
-        torch.tensor([classes.index(name) for name in names]) if classes else None,
-        torch.tensor([classes.index(name) for name in test_names]).long() if classes else None,
-        levels=256,
-        name=Path(train).resolve().name,
-        classes=tuple(classes),
-    )
+    names = [paths[k].relative_to(root).parts[0] for k in kept] if nested else []
+    return Part(torch.from_numpy(samples[: len(kept)]), names)
 
 
-def _read_folder(root: Path, size: int, channels: int, skip: bool) -> tuple[Tensor, list[str]]:
-    """Return the images (N, C, size, size) and the class name of each, or no names."""
-    paths = sorted(path for path in root.rglob("*") if path.suffix.lower() in _SUFFIXES)
+def files(root: Path, kind: str, suffixes: tuple[str, ...]) -> list[Path]:
+    """Return the files of a folder and of all folders in it, in the order of their paths."""
+    paths = sorted(path for path in root.rglob("*") if path.suffix.lower() in suffixes)
     if not paths:
-        state = f"holds no images ({' '.join(_SUFFIXES)})" if root.is_dir() else "is no folder"
+        state = f"holds no {kind} ({' '.join(suffixes)})" if root.is_dir() else "is no folder"
         raise FileNotFoundError(f"{root} {state}")
+    return paths
+
+
+def _files(root: Path, reader: Reader) -> tuple[list[Path], bool]:
+    """Return the files, and whether they lie in sub-folders."""
+    paths = files(root, reader.kind, reader.suffixes)
     nested = [path.parent != root for path in paths]
     if any(nested) and not all(nested):
         raise ValueError(
-            f"{root} holds images itself ({paths[nested.index(False)].name}) as well as in "
+            f"{root} holds {reader.kind} itself ({paths[nested.index(False)].name}) as well as in "
             "sub-folders, which name the classes: move them into one"
         )
-    pixels = torch.empty(len(paths), channels, size, size, dtype=torch.uint8)
-    kept: list[Path] = []
-    skipped: list[Path] = []
-    for path in paths:
+    return paths, all(nested)
+
+
+def _read_all(paths: list[Path], reader: Reader, samples: np.ndarray) -> np.ndarray:
+    """Fill the first rows of an array, and return the numbers of the files that they are of."""
+    kept: list[int] = []
+    for k, path in enumerate(paths):
         try:
-            pixels[len(kept)] = _read_image(path, size, channels)
-            kept.append(path)
-        except _DAMAGE as error:
-            if not skip:
+            samples[len(kept)] = reader.read(path).numpy()
+            kept.append(k)
+        except ValueError as error:
+            if reader.on_error == "raise":
                 raise ValueError(
                     f'{path} cannot be read ({error}): repair or remove it, or pass on_error="skip"'
                 ) from error
-            skipped.append(path)
-    if not kept:
-        raise ValueError(f"none of the {len(paths)} images in {root} can be read")
-    if skipped:
-        first = ", ".join(str(path.relative_to(root)) for path in skipped[:3])
-        warnings.warn(
-            f"skipped {len(skipped)} of {len(paths)} images in {root} that cannot be read; the "
-            f"first: {first}",
-            stacklevel=3,
-        )
-    names = [path.relative_to(root).parts[0] for path in kept] if all(nested) else []
-    return pixels[: len(kept)], names
+    return np.array(kept, dtype=np.int64)
 
 
-def _read_image(path: Path, size: int, channels: int) -> Tensor:
+def _cached(
+    root: Path, paths: list[Path], reader: Reader, cache: Path
+) -> tuple[np.ndarray, np.ndarray]:
+    target = cache / f"{reader.kind}-{_key(root, paths, reader)}"
+    if not target.exists():
+        cache.mkdir(parents=True, exist_ok=True)
+        temporary = Path(tempfile.mkdtemp(prefix=".tmp-", dir=cache))
+        try:
+            _write(temporary, paths, reader)
+            os.rename(temporary, target)
+        except OSError:
+            if not target.exists():  # or else another process was faster
+                raise
+        finally:
+            shutil.rmtree(temporary, ignore_errors=True)
     try:
-        from PIL import Image, ImageOps
-    except ImportError as error:
-        raise ImportError("images needs Pillow: pip install 'scoresde[data]'") from error
-    try:
-        with Image.open(path) as file:
-            if file.mode.startswith(("I", "F")):
-                raise ValueError(f"mode {file.mode} has more than 8 bits a channel")
-            image = ImageOps.exif_transpose(file).convert("RGB" if channels == 3 else "L")
-    except Image.DecompressionBombError as error:
-        raise ValueError(str(error)) from error
-    side = min(image.size)
-    left, top = (image.width - side) // 2, (image.height - side) // 2
-    square = image.crop((left, top, left + side, top + side))
-    resized = square.resize((size, size), Image.Resampling.LANCZOS)
-    return torch.from_numpy(np.array(resized)).view(size, size, channels).permute(2, 0, 1)
+        samples = np.lib.format.open_memmap(target / "samples.npy", mode="c")
+        return samples, np.load(target / "kept.npy", allow_pickle=False)
+    except (OSError, ValueError) as error:
+        raise ValueError(f"{target} cannot be read ({error}): delete it") from error
+
+
+def _write(folder: Path, paths: list[Path], reader: Reader) -> None:
+    samples = np.lib.format.open_memmap(
+        folder / "samples.npy", mode="w+", dtype=_numpy_dtype(reader),
+        shape=(len(paths), *reader.shape),
+    )  # fmt: skip
+    np.save(folder / "kept.npy", _read_all(paths, reader, samples))
+    samples.flush()
+
+
+def _key(root: Path, paths: list[Path], reader: Reader) -> str:
+    seen = [(str(p.relative_to(root)), (s := p.stat()).st_size, s.st_mtime_ns) for p in paths]
+    told = repr((reader.settings, reader.shape, reader.dtype, reader.on_error, seen))
+    return hashlib.sha256(told.encode()).hexdigest()[:32]
+
+
+def _numpy_dtype(reader: Reader) -> np.dtype:
+    return torch.empty(0, dtype=reader.dtype).numpy().dtype

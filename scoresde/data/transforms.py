@@ -15,6 +15,7 @@ from scoresde.data.checks import (
     require_grey_levels,
     require_level_count,
 )
+from scoresde.data.moments import moments
 
 
 class _Transform(ABC):
@@ -145,8 +146,11 @@ class Affine(_Transform):
         if x.ndim < 2:
             raise ValueError(f"x has shape {tuple(x.shape)}: give (N, C, *), features on axis 1")
         require_continuous("x", x)
-        rest = [axis for axis in range(x.ndim) if axis != 1]
-        variance, mean = torch.var_mean(x.double(), dim=rest, correction=0)
+        means, variances = (m.flatten(1) for m in moments(x.unsqueeze(-1)))
+        # of a feature: the variance within its elements and that between their means
+        apart = means - means[:, :1]
+        mean = means[:, 0] + apart.mean(1)
+        variance = variances.mean(1) + apart.var(1, correction=0)
         if not variance.min() > 0:
             constant = torch.nonzero(variance == 0).flatten().tolist()
             raise ValueError(f"x is constant in features {constant}: remove them")

@@ -1,0 +1,129 @@
+"""Folders of sounds."""
+
+from __future__ import annotations
+
+import math
+import struct
+import warnings
+from functools import partial
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from scoresde.data.dataset import Dataset
+from scoresde.data.folders import Reader, files, read_folder
+from scoresde.data.parts import read_parts
+
+_SUFFIXES = (".wav",)
+
+
+def audio(
+    train: str | Path,
+    test: str | Path | None = None,
+    *,
+    length: int,
+    rate: int | None = None,
+    channels: int = 1,
+    on_error: Literal["raise", "skip"] = "raise",
+    cache: str | Path | None = None,
+) -> Dataset:
+    """Read the .wav files of a folder and of all folders in it: shape (channels, length).
+
+    Samples are floats, -1 to 1 at full scale: an integer of b bits over 2^(b-1), so that those of
+    16 bits lie 2^-15 apart. The middle of a sound is cut to `length`, or padded with silence on
+    both sides. Files are taken in the order of their paths. Where they lie in sub-folders, the
+    names of these are the classes.
+
+    Args:
+        train: the folder of the training sounds.
+        test: the folder of the test sounds. Without one the test set is empty: see `Dataset.split`.
+        length: of a sample, in sampling intervals.
+        rate: samples a second, to which sounds of other rates are resampled (by
+            `scipy.signal.resample_poly`, which may overshoot full scale a little); None takes the
+            rate of the first file, and refuses another.
+        channels: of a sample. One channel is the mean of those of the file; several are those of
+            the file, or its single one over and over.
+        on_error: what to do with a file that cannot be used, as for `images`.
+        cache: a folder in which the samples are kept and from which they are read, as for `images`.
+
+    Raises:
+        ImportError: SciPy is not installed.
+        FileNotFoundError: a folder is missing or holds no sounds.
+        ValueError: an argument is out of range, a sound cannot be read or is of another rate or of
+            other channels, sounds lie both in a folder and in its sub-folders, or the test sounds
+            have other classes.
+    """
+    if min(length, channels, 1 if rate is None else rate) < 1:
+        raise ValueError(f"length={length}, rate={rate}, channels={channels} must be positive")
+    resample = rate is not None
+    rate = rate or _rate(files(Path(train), "sounds", _SUFFIXES)[0])
+    reader = Reader(
+        "sounds",
+        _SUFFIXES,
+        partial(_read_sound, length=length, rate=rate, resample=resample, channels=channels),
+        shape=(channels, length),
+        dtype=torch.get_default_dtype(),
+        settings=(rate, resample),
+        on_error=on_error,
+        cache=cache,
+    )
+    return read_parts(partial(read_folder, reader=reader), train, test)
+
+
+def _rate(path: Path) -> int:
+    try:
+        return _decode(path)[0]
+    except ValueError as error:
+        raise ValueError(f"{path} cannot be read ({error}): repair or remove it") from error
+
+
+def _read_sound(path: Path, length: int, rate: int, resample: bool, channels: int) -> Tensor:
+    found, wave = _decode(path)
+    if found != rate and not resample:
+        raise ValueError(
+            f"its rate is {found} Hz, that of the first file {rate} Hz; pass rate={rate} to "
+            "resample, or convert it"
+        )
+    if channels == 1:
+        wave = wave.mean(axis=0, keepdims=True)
+    elif len(wave) not in (1, channels):
+        raise ValueError(f"it has {len(wave)} channels, not {channels}; pass channels=1 to mix")
+    if found != rate:
+        from scipy.signal import resample_poly
+
+        common = math.gcd(rate, found)
+        wave = resample_poly(wave, rate // common, found // common, axis=1)
+    extra = wave.shape[1] - length
+    before = abs(extra) // 2
+    if extra >= 0:
+        wave = wave[:, before : before + length]
+    else:
+        wave = np.pad(wave, ((0, 0), (before, -extra - before)))
+    return torch.from_numpy(wave).to(torch.get_default_dtype()).expand(channels, length)
+
+
+def _decode(path: Path) -> tuple[int, np.ndarray]:
+    """Return the rate, and the wave (C, L) in float64, of full scale 1."""
+    try:
+        from scipy.io import wavfile
+    except ImportError as error:
+        raise ImportError("audio needs SciPy: pip install 'scoresde[audio]'") from error
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", wavfile.WavFileWarning)  # chunks that are no sound
+            warnings.filterwarnings("error", "Reached EOF", wavfile.WavFileWarning)
+            rate, wave = wavfile.read(path)
+    except (struct.error, EOFError, wavfile.WavFileWarning) as error:
+        raise ValueError(str(error)) from error
+    if not len(wave):
+        raise ValueError("it has no samples")
+    if wave.dtype == np.uint8:  # 8 bits are the only ones without a sign
+        wave = wave.astype(np.float64) / 2**7 - 1
+    elif wave.dtype.kind == "i":  # 24 bits come as the upper ones of 32
+        wave = wave.astype(np.float64) / 2 ** (8 * wave.dtype.itemsize - 1)
+    if not np.isfinite(wave).all():
+        raise ValueError("it holds values that are not finite")
+    return rate, wave.astype(np.float64).reshape(len(wave), -1).T

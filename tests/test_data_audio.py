@@ -1,0 +1,138 @@
+"""Folders of sounds: every depth of PCM, rates, channels, and files that cannot be used."""
+
+from __future__ import annotations
+
+import struct
+import sys
+import wave
+
+import numpy as np
+import pytest
+import torch
+from scipy.io import wavfile
+
+from scoresde import data
+
+RATE = 8000
+
+
+def write(path, samples, width=2, rate=RATE):
+    """Write PCM of 8 to 32 bits from integers (L,) or (L, C), by the standard library."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    samples = np.asarray(samples)
+    samples = samples[:, None] if samples.ndim == 1 else samples
+    shifted = samples + 128 if width == 1 else samples
+    with wave.open(str(path), "wb") as file:
+        file.setnchannels(samples.shape[1])
+        file.setsampwidth(width)
+        file.setframerate(rate)
+        whole = np.ascontiguousarray(shifted.astype("<i4")).view(np.uint8).reshape(-1, 4)
+        file.writeframes(whole[:, :width].tobytes())
+
+
+@pytest.mark.parametrize("width", [1, 2, 3, 4])
+def test_integers_are_over_their_full_scale(tmp_path, width):
+    full = 2 ** (8 * width - 1)
+    samples = np.array([-full, -1, 0, 1, full // 2, full - 1])
+    write(tmp_path / "a.wav", samples, width)
+    found = data.audio(tmp_path, length=6).train
+    assert found.dtype == torch.get_default_dtype()
+    torch.testing.assert_close(
+        found[0, 0].double(), torch.tensor(samples / full), rtol=1e-7, atol=0
+    )
+
+
+def test_floats_are_as_they_are(tmp_path):
+    samples = np.array([-1.0, 0.25, 1.5], dtype=np.float32)
+    wavfile.write(tmp_path / "a.wav", RATE, samples)
+    assert data.audio(tmp_path, length=3).train.flatten().tolist() == samples.tolist()
+    wavfile.write(tmp_path / "a.wav", RATE, np.where(samples > 0, np.nan, samples))
+    with pytest.raises(ValueError, match=r"a\.wav cannot be read .*not finite"):
+        data.audio(tmp_path, length=3)
+
+
+def test_the_middle_is_cut_or_padded(tmp_path):
+    write(tmp_path / "a.wav", [1, 2, 3, 4, 5])
+    for length, expected in [(5, "12345"), (4, "1234"), (3, "234"), (6, "123450"), (8, "01234500")]:
+        found = 2**15 * data.audio(tmp_path, length=length).train.flatten()
+        assert found.tolist() == [float(k) for k in expected]
+
+
+def test_channels_are_mixed_kept_or_repeated(tmp_path):
+    stereo = np.array([[2, 4], [6, -8], [0, 1]])
+    write(tmp_path / "stereo" / "a.wav", stereo)
+    write(tmp_path / "mono" / "a.wav", stereo[:, 0])
+    scale = 2**15
+    mixed = data.audio(tmp_path / "stereo", length=3).train * scale
+    assert mixed.tolist() == [[stereo.mean(1).tolist()]]
+    kept = data.audio(tmp_path / "stereo", length=3, channels=2).train * scale
+    assert kept.tolist() == [stereo.T.tolist()]
+    twice = data.audio(tmp_path / "mono", length=3, channels=2).train * scale
+    assert twice.tolist() == [[[2, 6, 0]] * 2]
+    with pytest.raises(ValueError, match=r"a\.wav .*2 channels, not 3; pass channels=1"):
+        data.audio(tmp_path / "stereo", length=3, channels=3)
+
+
+def test_other_rates_are_resampled_where_a_rate_is_named(tmp_path):
+    times = np.arange(RATE) / RATE
+    tone = (8000 * np.cos(2 * np.pi * 200 * times)).round().astype(int)
+    write(tmp_path / "a.wav", tone)
+    write(tmp_path / "b.wav", tone[::2], rate=RATE // 2)
+    whole, half = data.audio(tmp_path, length=4000, rate=RATE).train[:, 0]
+    # away from the ends, where the filter sees silence
+    torch.testing.assert_close(whole[200:-200], half[200:-200], rtol=0, atol=2e-3)
+    with pytest.raises(ValueError, match=r"b\.wav .*rate is 4000 Hz, .*8000 Hz; pass rate=8000"):
+        data.audio(tmp_path, length=4000)
+
+
+def test_sub_folders_name_the_classes(tmp_path):
+    for name, value in [("train/yes/a", 1), ("train/no/a", 2), ("test/yes/a", 3)]:
+        write(tmp_path / f"{name}.wav", [value])
+    dataset = data.audio(tmp_path / "train", tmp_path / "test", length=1)
+    assert (dataset.classes, dataset.levels, dataset.name) == (("no", "yes"), None, "train")
+    assert (2**15 * dataset.train).flatten().tolist() == [2, 1]
+    assert (dataset.train_labels.tolist(), dataset.test_labels.tolist()) == ([0, 1], [1])
+
+
+@pytest.mark.parametrize(
+    ("damage", "message"),
+    [
+        (lambda whole: whole[:-1], "Reached EOF prematurely"),
+        (lambda whole: whole[:30], "cannot be read"),
+        (lambda whole: b"", "cannot be read"),
+        (lambda whole: b"OggS" + whole[4:], "cannot be read"),
+        (lambda whole: whole[:4] + struct.pack("<I", 36) + whole[8:40] + bytes(4), "no samples"),
+    ],
+)
+def test_damaged_sounds_are_refused_or_skipped(tmp_path, damage, message):
+    for name in ("a", "b"):
+        write(tmp_path / f"{name}.wav", [1, 2, 3])
+    path = tmp_path / "b.wav"
+    path.write_bytes(damage(path.read_bytes()))
+    with pytest.raises(ValueError, match=rf"b\.wav .*{message}"):
+        data.audio(tmp_path, length=3)
+    with pytest.warns(UserWarning, match=r"skipped 1 of 2 sounds .*: b\.wav"):
+        assert len(data.audio(tmp_path, length=3, on_error="skip").train) == 1
+
+
+def test_chunks_that_are_no_sound_are_passed_over(tmp_path):
+    write(tmp_path / "a.wav", [1, 2, 3])
+    path = tmp_path / "a.wav"
+    path.write_bytes(path.read_bytes() + b"odd " + struct.pack("<I", 4) + b"abcd")
+    assert (2**15 * data.audio(tmp_path, length=3).train).flatten().tolist() == [1, 2, 3]
+
+
+def test_folders_of_sounds_that_cannot_be_used_are_refused(tmp_path, monkeypatch):
+    with pytest.raises(FileNotFoundError, match=r"holds no sounds \(\.wav\)"):
+        data.audio(tmp_path, length=3)
+    write(tmp_path / "a.wav", [1, 2, 3])
+    for arguments, message in [
+        ({"length": 0}, "length=0, rate=None, channels=1"),
+        ({"length": 1, "rate": 0}, "length=1, rate=0"),
+        ({"length": 1, "on_error": "stop"}, "on_error='stop'"),
+    ]:
+        with pytest.raises(ValueError, match=message):
+            data.audio(tmp_path, **arguments)
+    monkeypatch.setitem(sys.modules, "scipy.io", None)
+    with pytest.raises(ImportError, match=r"pip install 'scoresde\[audio\]'"):
+        data.audio(tmp_path, length=3)

@@ -1,0 +1,191 @@
+"""Time series and tables: what was written is read, and a bad value is named by file and row."""
+
+from __future__ import annotations
+
+import sys
+
+import numpy as np
+import pyarrow as pa
+import pytest
+import torch
+from pyarrow import parquet
+
+from scoresde import data
+
+# Series
+
+
+def ts(rows, classes="true up down", extra=""):
+    header = f"# about\n@problemName tiny\n@timeStamps false\n{extra}@classLabel {classes}\n"
+    return f"{header}@data\n{rows}"
+
+
+def test_csv_has_a_series_in_each_row(tmp_path):
+    train, test = tmp_path / "train.csv", tmp_path / "test.csv"
+    train.write_text("1,2,3.5\n-4,5e1,6\n\n")
+    dataset = data.series(train)
+    assert dataset.train.tolist() == [[[1, 2, 3.5]], [[-4, 50, 6]]]
+    assert (len(dataset.test), dataset.num_classes, dataset.name) == (0, 0, "train")
+    train.write_text("class,t0,t1\nup,1,2\ndown,3,4\n")
+    test.write_text("down, 5, 6\n")
+    dataset = data.series(train, test, label=0)
+    assert (dataset.train.tolist(), dataset.test.tolist()) == ([[[1, 2]], [[3, 4]]], [[[5, 6]]])
+    assert (dataset.classes, dataset.train_labels.tolist()) == (("down", "up"), [1, 0])
+    assert dataset.test_labels.tolist() == [0]
+
+
+def test_tsv_is_the_same_with_tabs_and_labels_may_be_last(tmp_path):
+    path = tmp_path / "train.tsv"
+    path.write_text("1.5\t2\tx\n3\t4\ty\n")
+    dataset = data.series(path, label=-1)
+    assert dataset.train.tolist() == [[[1.5, 2]], [[3, 4]]]
+    assert dataset.classes == ("x", "y")
+
+
+def test_ts_has_channels_and_classes(tmp_path):
+    train, test = tmp_path / "A_TRAIN.ts", tmp_path / "A_TEST.ts"
+    train.write_text(ts("1,2:3,4:up\n5,6:7,8:down\n"))
+    test.write_text(ts("9,9:9,9:down\n"))
+    dataset = data.series(train, test)
+    assert dataset.train.tolist() == [[[1, 2], [3, 4]], [[5, 6], [7, 8]]]
+    assert dataset.classes == ("up", "down")  # in the order of the header
+    assert (dataset.train_labels.tolist(), dataset.test_labels.tolist()) == ([0, 1], [1])
+    train.write_text(ts("1,2\n", classes="false"))
+    dataset = data.series(train)
+    assert (dataset.train.tolist(), dataset.num_classes) == ([[[1, 2]]], 0)
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "message"),
+    [
+        ("a.csv", "1,2\n3,x\n", "row 2 has 'x' at place 2"),
+        ("a.csv", "1,2\n3,\n", "row 2 has '' at place 2"),
+        ("a.csv", "1,nan\n", "row 1 has 'nan' at place 2"),
+        ("a.csv", "1,2\n3\n", "row 2 has 1 channels of 1 values, row 1 has 1 channels of 2"),
+        ("a.csv", "", "holds no series"),
+        ("a.csv", "a,b\n", "holds no series"),
+        ("a.csv", b"\xff\xfe\x01", "is no text"),
+        ("a.ts", ts("1,2:up\n3,?:down\n"), r"row 2 has '\?' at place 2"),
+        ("a.ts", ts("1,2:up\n3,4:side\n"), "row 2 ends in the class 'side', but @classLabel lists"),
+        ("a.ts", ts("1,2:up\n3,4\n"), "row 2 ends in the class '3,4'"),
+        ("a.ts", ts("1,2:?\n"), "row 1 has no class"),
+        ("a.ts", ts("up\n"), r"row 1 has channels of the lengths \[\]"),
+        ("a.ts", ts("1,2:3:up\n"), r"row 1 has channels of the lengths \[2, 1\]"),
+        ("a.ts", ts("1,2:up\n1,2,3:up\n"), "row 2 has 1 channels of 3 values"),
+        ("a.ts", ts("1,2:up\n1,2:1,2:up\n"), "row 2 has 2 channels of 2 values"),
+        ("a.ts", ts("", extra="@timestamps true\n"), "declares '@timestamps true'"),
+        ("a.ts", ts("", extra="@targetlabel true\n"), "declares '@targetlabel true'"),
+        ("a.ts", "@problemName a\n1,2\n", "line '1,2' before @data"),
+        ("a.ts", "@problemName a\n", "no line @data"),
+        ("a.ts", ts(""), "holds no series"),
+        ("a.txt", "1,2", r"is no \.csv, \.tsv or \.ts file"),
+    ],
+)
+def test_series_that_cannot_be_used_are_refused_by_file_and_row(tmp_path, name, content, message):
+    path = tmp_path / name
+    path.write_bytes(content if isinstance(content, bytes) else content.encode())
+    with pytest.raises(ValueError, match=rf"{name}.*{message}"):
+        data.series(path)
+
+
+def test_labels_of_series_that_are_not_there_are_refused(tmp_path):
+    train, test = tmp_path / "a.csv", tmp_path / "b.csv"
+    train.write_text("1,2\n")
+    with pytest.raises(ValueError, match=r"a\.csv, row 1 has 2 columns, and none at label=2"):
+        data.series(train, label=2)
+    train.write_text("up,1\n,2\n")
+    with pytest.raises(ValueError, match=r"a\.csv, row 2 has no class"):
+        data.series(train, label=0)
+    train.write_text("up,1\n")
+    test.write_text("up,1\nside,2\n")
+    with pytest.raises(ValueError, match=r"b\.csv has the classes \['side', 'up'\], .*a\.csv has"):
+        data.series(train, test, label=0)
+    (tmp_path / "a.ts").write_text(ts("1:up\n"))
+    with pytest.raises(ValueError, match=r"label=0: the header of a \.ts file says"):
+        data.series(tmp_path / "a.ts", label=0)
+    with pytest.raises(FileNotFoundError):
+        data.series(tmp_path / "missing.csv")
+
+
+# Tables
+
+COLUMNS = {"kind": ["b", "a", "b"], "x": [1.5, 2.0, -3.0], "n": [10, 20, 30]}
+
+
+def write(path, columns):
+    content = pa.table(columns)
+    if path.suffix == ".parquet":
+        parquet.write_table(content, path)
+    else:
+        rows = zip(*columns.values(), strict=True)
+        cells = [["" if v is None else str(v) for v in row] for row in (columns, *rows)]
+        path.write_text("".join(",".join(row) + "\n" for row in cells))
+    return path
+
+
+@pytest.fixture(params=["csv", "parquet"])
+def path(request, tmp_path):
+    return tmp_path / f"train.{request.param}"
+
+
+def test_tables_are_read_by_columns(path):
+    write(path, COLUMNS)
+    dataset = data.table(path, label="kind")
+    assert dataset.train.tolist() == [[1.5, 10], [2, 20], [-3, 30]]
+    assert dataset.train.dtype == torch.get_default_dtype()
+    assert (dataset.classes, dataset.train_labels.tolist()) == (("a", "b"), [1, 0, 1])
+    assert data.table(path, columns=("n", "x")).train.tolist() == [[10, 1.5], [20, 2], [30, -3]]
+    test = write(path.with_stem("test"), {"n": [1], "kind": ["a"], "x": [7.0]})
+    dataset = data.table(path, test, columns=["x", "n"], label="kind")
+    assert (dataset.test.tolist(), dataset.test_labels.tolist()) == ([[7, 1]], [0])
+    assert data.table(path, columns=["x"], label="n").classes == ("10", "20", "30")
+
+
+@pytest.mark.parametrize(
+    ("changes", "arguments", "message"),
+    [
+        ({}, {}, "row 1: column 'kind' holds 'b', which is no number"),
+        ({"x": ["1.5", "2", "oops"]}, {"label": "kind"}, "row 3: column 'x' holds 'oops'"),
+        ({"x": [1.5, None, 3.0]}, {"label": "kind"}, "row 2: column 'x' has no value"),
+        ({"n": [1, 2, None]}, {"label": "kind"}, "row 3: column 'n' has no value"),
+        ({"kind": ["a", None, "b"]}, {"label": "kind"}, "row 2: column 'kind' has no value"),
+        ({"x": [1.5, 2.5, -np.inf]}, {"label": "kind"}, "row 3: column 'x' holds -inf"),
+        ({"kind": [0.5, 1.5, 2.5]}, {"label": "kind"}, "row 1: the label 'kind' is 0.5"),
+        ({"x": [True, False, True]}, {"label": "kind"}, "row 1: column 'x' holds True"),
+        ({}, {"columns": ["y"]}, r"has the columns \['kind', 'x', 'n'\], and not one 'y'"),
+        ({}, {"columns": ["x"], "label": "sort"}, "and not one 'sort'"),
+    ],
+)
+def test_tables_that_cannot_be_used_are_refused_by_row_and_column(
+    path, changes, arguments, message
+):
+    write(path, COLUMNS | changes)
+    with pytest.raises(ValueError, match=rf"{path.name}.*{message}"):
+        data.table(path, **arguments)
+
+
+def test_columns_that_make_no_sense_are_refused(path):
+    write(path, COLUMNS)
+    for arguments in ({"columns": ()}, {"columns": ("x", "x")}, {"columns": ["x"], "label": "x"}):
+        with pytest.raises(ValueError, match="name some, and each of them once"):
+            data.table(path, **arguments)
+
+
+def test_damaged_tables_are_refused(path, monkeypatch):
+    write(path, COLUMNS)
+    whole = path.read_bytes()
+    ragged = b"a,b\n1,2\n3\n" if path.suffix == ".csv" else whole[: len(whole) // 2]
+    for content in (ragged, b""):
+        path.write_bytes(content)
+        with pytest.raises(ValueError, match=rf"{path.name} cannot be read"):
+            data.table(path)
+    write(path, {"x": pa.array([], pa.float64())})
+    with pytest.raises(ValueError, match=rf"{path.name} has no rows"):
+        data.table(path)
+    with pytest.raises(ValueError, match=r"a\.xls is no \.csv or \.parquet file"):
+        data.table(path.rename(path.parent / "a.xls"))
+    with pytest.raises(FileNotFoundError, match="there is no file"):
+        data.table(path)
+    monkeypatch.setitem(sys.modules, "pyarrow", None)
+    with pytest.raises(ImportError, match=r"pip install 'scoresde\[parquet\]'"):
+        data.table(path)
