@@ -1,4 +1,4 @@
-"""Fashion-MNIST (IDX files in data/fashion-mnist) in half an hour or so: what the package carries."""
+"""Fashion-MNIST (IDX files in data/fashion-mnist) within an hour: what the package carries."""
 
 from scoresde.config import Config, defaults
 
