@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import runpy
 from dataclasses import asdict
 from operator import attrgetter
 from pathlib import Path
@@ -84,6 +85,23 @@ def defaults() -> Config:
         "batch_size": 200,
     }
     return config
+
+
+def read(path: str | Path) -> Config:
+    """Return the configuration that the `get_config` of a Python file makes.
+
+    A file may start from that of another: `read(Path(__file__).with_name("other.py"))`.
+
+    Raises:
+        FileNotFoundError: there is no file.
+        ValueError: it defines no `get_config`.
+    """
+    if not Path(path).is_file():
+        raise FileNotFoundError(f"config={path}: no such file")
+    make = runpy.run_path(str(path)).get("get_config")
+    if make is None:
+        raise ValueError(f"config={path}: the file defines no get_config()")
+    return make()
 
 
 def build_at(config: Config, key: str, kind: type[T], **given: Any) -> T:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import difflib
-import runpy
 import sys
 from collections.abc import Iterable
 from pathlib import Path
@@ -102,12 +101,7 @@ def _configuration(command: str, file: str | None, workdir: str | None) -> Confi
             return config.defaults()
         if file is None:
             raise ValueError("--config is missing: give a file, such as configs/vp_digits.py")
-        if not Path(file).is_file():
-            raise FileNotFoundError(f"--config={file}: no such file")
-        make = runpy.run_path(file).get("get_config")
-        if make is None:
-            raise ValueError(f"--config={file}: the file defines no get_config()")
-        return make()
+        return config.read(file)
     if file is not None:
         raise ValueError(f"--config={file}: a trained run has its own; set single keys of it")
     if workdir is None:

@@ -363,6 +363,23 @@ def test_levels_below_the_stem_see_a_smaller_copy():
     assert not torch.allclose(net(x + board.repeat_interleave(2, 1)[:, :8], t), net(x, t))
 
 
+@pytest.mark.parametrize(
+    "options",
+    [{}, {"patch": 2}, *({"progressive_output": kind} for kind in ("output_skip", "residual"))],
+    ids=str,
+)
+def test_outputs_beyond_the_channels_leave_those_as_they_were(options):
+    plain = rouse(UNet(2, **TINY, **options))
+    net = UNet(2, outputs=5, **TINY, **options)
+    state = net.state_dict()
+    for name, value in plain.state_dict().items():
+        state[name][: len(value)] = value  # what is wider is so in its first axis
+    net.load_state_dict(state)
+    x, t = torch.randn(3, 2, 8, 4), torch.rand(3)
+    assert net(x, t).shape == (3, 5, 8, 4)
+    torch.testing.assert_close(net(x, t)[:, :2], plain(x, t))
+
+
 @pytest.mark.parametrize("level", [1, 2])
 def test_levels_give_their_share_of_the_output(level):
     net = UNet(1, **TINY | {"multipliers": (1, 1, 1)}, progressive_output="output_skip")
@@ -378,6 +395,7 @@ def test_levels_give_their_share_of_the_output(level):
     ("build", "message"),
     [
         (lambda: UNet(1, dims=4), "dims=4"),
+        (lambda: UNet(1, outputs=0), "outputs=0"),
         (lambda: UNet(0), "channels=0"),
         (lambda: UNet(1, width=31), "width=31.*even"),
         (lambda: UNet(1, multipliers=()), "multiplier given for each level"),
