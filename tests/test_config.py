@@ -1,6 +1,5 @@
 """Configurations name objects of the library, and nothing else."""
 
-import runpy
 from pathlib import Path
 from types import FunctionType
 
@@ -12,7 +11,7 @@ from torch import nn
 import scoresde as sd
 from scoresde import config, nets
 from scoresde.calls import build
-from scoresde.data import Dataset
+from scoresde.data import Affine, Dataset
 from scoresde.flags import parse
 from scoresde.models import build_model
 from scoresde.training import DSM, LearnedUncertainty, LogNormalTimes, edm
@@ -114,44 +113,72 @@ def test_what_is_wrong_is_told_with_its_key():
 def stand_in(shape, dtype, levels=None, classes=0):
     x = torch.zeros(4, *shape, dtype=dtype)
     x[0] = 1
-    labels = torch.arange(4) if classes else None
+    labels = torch.arange(4) % classes if classes else None
     names = tuple(str(k) for k in range(classes))
     return Dataset(x, x.clone(), labels, labels, levels=levels, classes=names)
 
 
+def data_of(settings):
+    if "moons" in settings.data:
+        return stand_in((2,), torch.float32)
+    if "table" in settings.data:
+        return stand_in((7,), torch.float32, classes=5)
+    if "series" in settings.data:
+        return stand_in((1, 24), torch.float32, classes=2)
+    if "cifar" in settings.data:
+        return stand_in((3, 32, 32), torch.uint8, 256, 10)
+    size = 8 if "digits" in settings.data else 28
+    return stand_in((1, size, size), torch.uint8, 17 if size == 8 else 256, 10)
+
+
+PARAMETERS = {
+    # Song et al. 2021, arXiv:2011.13456: 62 and 63 million
+    "vp_ddpmpp_cifar10": 61_804_419,
+    "ve_ncsnpp_cifar10": 62_758_787,
+    # Karras et al. 2022, arXiv:2206.00364: 55.73 million, less 9 x 128 that see the augmentation
+    "edm_cifar10": 55_732_739,
+    # as the networks of these names: test_nets.py, test_nets_adm.py, test_nets_refinenet.py
+    "ddpm_cifar10": 35_218_947,
+    "iddpm_cifar10": 52_546_438,
+    "ncsnv2_cifar10": 29_694_083,
+}
+
+
 @pytest.mark.parametrize("path", CONFIGS, ids=lambda p: p.stem)
 def test_every_file_builds_its_model(path):
-    settings = runpy.run_path(str(path))["get_config"]()
-    if "moons" in settings.data:
-        data = stand_in((2,), torch.float32)
-    elif "cifar" in settings.data:
-        data = stand_in((3, 32, 32), torch.uint8, 256, 10)
-    else:
-        size = 8 if "digits" in settings.data else 28
-        data = stand_in((1, size, size), torch.uint8, 17 if size == 8 else 256, 10)
-    given = {"shape": data.shape, "channels": data.shape[0], "dims": len(data.shape) - 1}
-    given["num_classes"] = data.num_classes if settings.conditional else None
+    settings = config.read(path)
+    data = data_of(settings)
+    transform = Affine(levels=data.levels)
+    settings.data_std = 1.0
     with torch.device("meta"):
-        net = build(settings.net, nn.Module, **given)
-    count = sum(p.numel() for p in net.parameters())
-    # Song et al. 2021, arXiv:2011.13456: 62 and 63 million
-    expected = {"vp_ddpmpp_cifar10": 61_804_419, "ve_ncsnpp_cifar10": 62_758_787}
-    # Karras et al. 2022, arXiv:2206.00364: 55.73 million, less 9 x 128 that see the augmentation
-    expected["edm_cifar10"] = 55_732_739
-    assert count == expected.get(path.stem, count)
-    build(settings.sde, sd.SDE)
+        model = build_model(settings, data, transform)
+    count = sum(p.numel() for p in model.parameters())
+    assert count == PARAMETERS.get(path.stem, count)
     config.build_at(settings, "objective", config.OBJECTIVE)
-    build(settings.sample.solver, sd.Solver)
+    for section in ("sample", "likelihood"):
+        solver = config.build_at(settings, f"{section}.solver", sd.Solver)
+        if settings[section].grid is not None:
+            grid = config.build_at(settings, f"{section}.grid", sd.Grid)
+            levels = grid.levels(model.sde, settings[section].steps - 1)
+            assert len(levels) == settings[section].steps
+        assert solver.nfe(settings[section].steps, denoise=True) > 0
     build(settings.likelihood.trace, sd.Trace)
 
 
 @pytest.mark.parametrize(
     ("name", "calls"),
-    [("edm_cifar10", 35), ("ve_ncsnpp_cifar10", 2000), ("vp_ddpmpp_cifar10", 1000)],
+    [
+        ("edm_cifar10", 35),
+        ("ve_ncsnpp_cifar10", 2000),
+        ("vp_ddpmpp_cifar10", 1000),
+        ("ddpm_cifar10", 1000),
+        ("iddpm_cifar10", 4000),
+        ("ncsnv2_cifar10", 5 * 232 + 1),
+    ],
 )
 def test_samplers_take_the_calls_that_their_papers_tell(name, calls):
     (path,) = (path for path in CONFIGS if path.stem == name)
-    chosen = runpy.run_path(str(path))["get_config"]().sample
+    chosen = config.read(path).sample
     assert build(chosen.solver, sd.Solver).nfe(chosen.steps, denoise=True) == calls
 
 

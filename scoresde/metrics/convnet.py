@@ -44,6 +44,10 @@ class ConvNet(nn.Module):
         """Return the logits (B, classes) of images (B, C, H, W), in the units of the data."""
         return self.head(self.body(x))
 
+    def features(self) -> Features:
+        """Return the 128 features as a network of their own, named by the hash of all weights."""
+        return Features(self.body, f"ConvNet classifier {weights_hash(self)}")
+
 
 class Standardise(nn.Module):
     """(x - mean) / std, of integers too; both are part of the state."""
@@ -127,5 +131,4 @@ def classifier_features(
     Raises:
         ValueError: as `train_classifier`.
     """
-    network = train_classifier(x, labels, epochs=epochs, seed=seed, device=device)
-    return Features(network.body.eval(), f"ConvNet classifier {weights_hash(network)}")
+    return train_classifier(x, labels, epochs=epochs, seed=seed, device=device).features()

@@ -1,0 +1,1 @@
+"""The founding systems on Fashion-MNIST, of one network and budget: trained, sampled, measured."""
