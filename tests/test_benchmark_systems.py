@@ -35,6 +35,7 @@ def folder(tmp_path, monkeypatch):
     return tmp_path
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", systems.SYSTEMS)
 def test_a_system_is_trained_and_measured_and_gone_on_with(name, folder, monkeypatch):
     stick = systems.yardstick(idx("data/fashion-mnist"), folder, 20)
