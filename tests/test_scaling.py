@@ -8,7 +8,7 @@ import torch
 from torch import nn
 
 from benchmarks.scaling import formulas
-from benchmarks.scaling.counting import Count, count, parameters
+from benchmarks.scaling.counting import Count, Kept, count, parameters
 from benchmarks.scaling.formulas import A100, H100
 from benchmarks.scaling.page import SOLVERS, as_json, from_json, page
 from benchmarks.scaling.stated import MULTIPLY_ADDS, PARAMETERS, SPEEDS
@@ -106,19 +106,29 @@ def test_counts_of_a_small_unet_by_hand():
     assert found.backward == 2 * found.forward - 2 * first
 
 
-def test_an_image_costs_the_same_in_a_batch():
-    def build():
-        return UNet(1, width=8, multipliers=(1,), blocks=1, attention=(0,))
+def small():
+    return UNet(1, width=8, multipliers=(1,), blocks=1, attention=(0,))
 
+
+def test_the_processor_keeps_as_many_bytes():
+    net = small()
+    kept = Kept(net)
+    with kept.hooks():
+        y = net(torch.ones(1, 1, 4, 4), torch.ones(1))
+    assert y.requires_grad
+    assert kept.bytes() == count(small, (1, 4, 4)).activations
+
+
+def test_an_image_costs_the_same_in_a_batch():
     class Pair(nn.Module):
         def __init__(self):
             super().__init__()
-            self.net = build()
+            self.net = small()
 
         def forward(self, x, t):
             return self.net(x[0], t.expand(2))
 
-    one, two = count(build, (1, 4, 4)), count(Pair, (2, 1, 4, 4))
+    one, two = count(small, (1, 4, 4)), count(Pair, (2, 1, 4, 4))
     assert (two.forward, two.backward) == (2 * one.forward, 2 * one.backward)
 
 
