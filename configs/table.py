@@ -1,4 +1,4 @@
-"""Seven measures of 53 940 diamonds under a VP process: a minute on a core.
+"""Seven measures of 53 940 diamonds under a VP process: seconds on a core.
 
 diamonds.csv of ggplot2 (docs/examples.md says where from). The values are rounded, to 0.01 carat, a
 tenth of a per cent, a hundredth of a millimetre or a dollar.
@@ -14,7 +14,7 @@ def get_config() -> Config:
         "columns=('carat', 'depth', 'table', 'price', 'x', 'y', 'z'), label='cut')"
     )
     config.net = "MLP(hidden=128, depth=3)"
-    config.train.steps = 4000
+    config.train.steps = 400
     config.train.batch_size = 256
     config.likelihood.trace = "ExactTrace()"
     config.likelihood.batch_size = 1000
