@@ -109,21 +109,17 @@ class UNet(nn.Module):
         resize = _resize(resblock, dims, block, resample)
         grown = 2 if progressive_input == "input_skip" and combine == "cat" else 1
         at = [heads if level in attention else 0 for level in range(self.levels)]
-        down, skips = _encoder(block, resize, widths, width, blocks, at, grown)
-        middle = [block(widths[-1], widths[-1], heads=h) for h in (heads * any(at), 0)]
-        up = _decoder(block, resize, widths, skips, blocks, at)
+        down, middle, up = _blocks(block, resize, widths, width, blocks, at, grown)
         told = [b.modulation for b in (*down, *middle, *up)]
         sinusoids = _sinusoids(embedding, width, time_scale)
         self.conditioning = Conditioning(sinusoids, 4 * width, told, num_classes)
         self.stem = conv(dims, points * (1 + 2 * len(self.periods)), width)
         self.down, self.middle, self.up = map(nn.ModuleList, (down, middle, up))
         sizes = widths, resample, skip_rescale
-        self.pyramid = nn.ModuleList(
-            input_pyramid(progressive_input, combine, dims, points, *sizes)
-        )
+        inward = input_pyramid(progressive_input, combine, dims, points, *sizes)
+        self.pyramid = nn.ModuleList(inward)
         self.outputs = nn.ModuleList(output_pyramid(progressive_output, dims, made, *sizes))
-        self.add = Residual(skip_rescale)
-        self.norm = GroupNorm(widths[0])
+        self.add, self.norm = Residual(skip_rescale), GroupNorm(widths[0])
         self.head = conv(dims, widths[0], made, zero=True)
 
     def forward(self, x: Tensor, t: Tensor, label: Tensor | None = None) -> Tensor:
@@ -197,6 +193,21 @@ def _resize(
         case "ddpm":
             return lambda c, up: Resize(dims, c, c, taps, up=up)
     raise ValueError(f"resblock={resblock!r} must be 'biggan' or 'ddpm'")
+
+
+def _blocks(
+    block: Callable[..., ResidualBlock],
+    resize: Callable[[int, bool], ResidualBlock | Resize],
+    widths: Sequence[int],
+    width: int,
+    blocks: int,
+    heads: Sequence[int],
+    grown: int,
+) -> tuple[list[ResidualBlock | Resize], list[ResidualBlock], list[ResidualBlock | Resize]]:
+    """Return the blocks on the way down, in the middle, with attention if any has, and up."""
+    down, skips = _encoder(block, resize, widths, width, blocks, heads, grown)
+    middle = [block(widths[-1], widths[-1], heads=h) for h in (max(heads), 0)]
+    return down, middle, _decoder(block, resize, widths, skips, blocks, heads)
 
 
 def _encoder(
