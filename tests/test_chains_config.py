@@ -4,35 +4,19 @@ from __future__ import annotations
 
 import pytest
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 import scoresde as sd
-from scoresde import chains, config, measure, nets, run
+from scoresde import chains, config, measure, run
 from scoresde.calls import build
 from scoresde.chains import Clipped, LearnedVariance
 from scoresde.data import Affine
 
 
-class Twice(nn.Module):
-    """A network that may have variances too, as those of `nets` with `outputs` do."""
-
-    def __init__(self, channels: int, outputs: int | None = None) -> None:
-        super().__init__()
-        self.conv = nn.Conv2d(channels, outputs or channels, 3, padding=1)
-
-    def forward(self, x: Tensor, t: Tensor) -> Tensor:
-        return self.conv(x) + 1e-3 * t.reshape(-1, 1, 1, 1)
-
-
-@pytest.fixture(autouse=True)
-def twice(monkeypatch):
-    monkeypatch.setattr(nets, "Twice", Twice, raising=False)
-
-
 def settings_of(objective):
     settings = config.defaults()
     settings.conditional = False
-    settings.net = "Twice()"
+    settings.net = "MLP(hidden=8, depth=1, time_scale=0.1)"
     settings.sde = "LinearBetas(n=6, beta_max=0.5)"
     settings.predicts, settings.time_input = "eps", "feed_index"
     settings.objective = objective
@@ -109,6 +93,33 @@ def test_samples_may_be_kept_in_the_range_of_grey_levels(tmp_path, monkeypatch):
     settings.data, settings.net, settings.sample.clip = "moons(n=50)", "MLP(hidden=8)", True
     with pytest.raises(ValueError, match=r"config.sample.clip"):
         run.draw(run.build_run(settings), 2)
+
+
+@pytest.mark.parametrize(
+    "call",
+    [
+        "MLP(hidden=8)",
+        "UNet(width=8, multipliers=(1, 2), patch=2)",
+        "UNet(width=8, multipliers=(1, 2), progressive_output='output_skip')",
+        "ADM(width=8, multipliers=(1, 2), attention=(), head_channels=8)",
+        "DiT(width=8, depth=1, heads=2)",
+    ],
+)
+def test_networks_are_built_with_variances(call):
+    """Those of images by what a configuration gives them, whatever their last layer is."""
+    given = {"shape": (3, 4, 4), "channels": 3, "dims": 2, "outputs": 6}
+    net, x = build(call, nn.Module, **given), torch.randn(2, 3, 4, 4)
+    assert net(x, torch.ones(2)).shape == (2, 6, 4, 4)
+    assert net(x[:0], torch.ones(0)).shape == (0, 6, 4, 4)
+    with pytest.raises(ValueError, match="outputs=0"):
+        build(call, nn.Module, **given | {"outputs": 0})
+
+
+def test_a_network_that_cannot_have_variances_says_how_others_do(tmp_path):
+    settings = settings_of("Hybrid()")
+    settings.net = "RefineNet(width=4)"
+    with pytest.raises(ValueError, match=r"twice the channels.*outputs=2"):
+        run.train_run(settings, tmp_path)
 
 
 def test_ncsn_has_names():

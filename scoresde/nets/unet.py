@@ -31,7 +31,7 @@ class UNet(nn.Module):
     `ddpm` build the published networks.
 
     Args:
-        channels: of x (B, channels, *), and of the output.
+        channels: of x (B, channels, *).
         width: channels of level 0 before its multiplier.
         multipliers: of the width, one for each level.
         blocks: residual blocks a level on the way down; one more on the way up.
@@ -41,6 +41,8 @@ class UNet(nn.Module):
         dims: spatial dimensions, 1 to 3.
         dropout: probability of dropping an activation in training.
         num_classes: K, or None for a network without classes.
+        outputs: channels of the output, for example 2 `channels` with learned variances. None is
+            as many as x has.
         embedding: of t: "positional", `width` sinusoids at geometric frequencies, or "fourier",
             2 `width` at Gaussian ones.
         time_scale: multiplies t, so that the embedding resolves it. Positional embeddings expect
@@ -81,6 +83,7 @@ class UNet(nn.Module):
         dims: int = 2,
         dropout: float = 0.0,
         num_classes: int | None = None,
+        outputs: int | None = None,
         embedding: Literal["positional", "fourier"] = "positional",
         time_scale: float | None = None,
         scale_shift: bool = True,
@@ -94,10 +97,11 @@ class UNet(nn.Module):
         input_periods: Sequence[float] = (),
     ) -> None:
         super().__init__()
-        _check_sizes(channels, width, multipliers, blocks, attention, heads, dims, patch)
+        outputs = channels if outputs is None else outputs
+        _check_sizes(channels, outputs, width, multipliers, blocks, attention, heads, dims, patch)
         self.channels, self.dims, self.levels = channels, dims, len(multipliers)
         self.patch, self.periods = patch, _periods(input_periods)
-        points = channels * patch**dims
+        points, answers = channels * patch**dims, outputs * patch**dims
         widths = [width * m for m in multipliers]
         block = partial(
             ResidualBlock, dims, dropout=dropout, scale_shift=scale_shift, rescale=skip_rescale
@@ -113,15 +117,17 @@ class UNet(nn.Module):
         self.conditioning = Conditioning(sinusoids, 4 * width, told, num_classes)
         self.stem = conv(dims, points * (1 + 2 * len(self.periods)), width)
         self.down, self.middle, self.up = map(nn.ModuleList, (down, middle, up))
-        sizes = dims, points, widths, resample, skip_rescale
-        self.pyramid = nn.ModuleList(input_pyramid(progressive_input, combine, *sizes))
-        self.outputs = nn.ModuleList(output_pyramid(progressive_output, *sizes))
+        sizes = widths, resample, skip_rescale
+        self.pyramid = nn.ModuleList(
+            input_pyramid(progressive_input, combine, dims, points, *sizes)
+        )
+        self.outputs = nn.ModuleList(output_pyramid(progressive_output, dims, answers, *sizes))
         self.add = Residual(skip_rescale)
         self.norm = GroupNorm(widths[0])
-        self.head = conv(dims, widths[0], points, zero=True)
+        self.head = conv(dims, widths[0], answers, zero=True)
 
     def forward(self, x: Tensor, t: Tensor, label: Tensor | None = None) -> Tensor:
-        """Return a tensor of the shape of x (B, channels, *), for t (B,) and label (B,) or None."""
+        """Return (B, outputs, *) for x (B, channels, *), t (B,) and label (B,) or None."""
         check_signal(x, self.channels, self.dims, self.patch * 2 ** (self.levels - 1))
         modulations = iter(self.conditioning(x, t, label))
         inputs, copy = iter(self.pyramid), to_channels(x, self.patch)
@@ -155,6 +161,7 @@ class UNet(nn.Module):
 
 def _check_sizes(
     channels: int,
+    outputs: int,
     width: int,
     multipliers: Sequence[int],
     blocks: int,
@@ -166,11 +173,11 @@ def _check_sizes(
     levels = len(multipliers)
     if dims not in (1, 2, 3):
         raise ValueError(f"dims={dims} must be 1, 2 or 3")
-    if min(channels, width, blocks, heads, patch, levels, *multipliers) < 1 or width % 2:
+    if min(channels, outputs, width, blocks, heads, patch, levels, *multipliers) < 1 or width % 2:
         raise ValueError(
-            f"channels={channels}, width={width}, multipliers={tuple(multipliers)}, "
-            f"blocks={blocks}, heads={heads} and patch={patch} must be positive, width even, and "
-            f"a multiplier given for each level"
+            f"channels={channels}, outputs={outputs}, width={width}, multipliers="
+            f"{tuple(multipliers)}, blocks={blocks}, heads={heads} and patch={patch} must be "
+            f"positive, width even, and a multiplier given for each level"
         )
     if not set(attention) <= set(range(levels)):
         raise ValueError(
