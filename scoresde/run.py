@@ -12,16 +12,18 @@ from torch.optim import Adam
 from tqdm.auto import tqdm
 
 from scoresde import config as configs
+from scoresde.chains.ladder import require_ladder
 from scoresde.config import Config
 from scoresde.data import Affine, Dataset, batches, random_crop, random_flip
 from scoresde.data.moments import moments
 from scoresde.denoiser import BaseDenoiser
 from scoresde.grids import Grid
+from scoresde.integrate import levels_of
 from scoresde.likelihood import Trace
 from scoresde.models import build_model, clipped
 from scoresde.noise import SeededNoise
 from scoresde.sampling import solve
-from scoresde.sde import Prior
+from scoresde.sde import SDE, Prior
 from scoresde.solvers import AdaptiveSolver, Solver
 from scoresde.training import (
     Batch,
@@ -120,6 +122,7 @@ def build_run(config: Config) -> Run:
     data, transform = configs.build_data(config)
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     model = build_model(config, data, transform).to(device)
+    _check_levels(config, model.sde)
     return Run(configs.settle(config, transform, model.data_std), data, transform, model)
 
 
@@ -209,6 +212,19 @@ def _grid(config: Config, section: str) -> Grid | None:
     """Return the grid of a section of a configuration; None is the default for its data."""
     named = config[section].grid is not None
     return configs.build_at(config, f"{section}.grid", Grid) if named else None
+
+
+def _check_levels(config: Config, sde: SDE) -> None:
+    """Refuse what has no levels on the process of a run before it is trained."""
+    if config.likelihood.method == "vlb":
+        require_ladder(sde, "config.likelihood.method='vlb'")
+    for section, denoise in (("sample", True), ("likelihood", False)):
+        grid = _grid(config, section)
+        try:
+            if grid is not None:
+                levels_of(sde, grid, config[section].steps, denoise, part=False)
+        except ValueError as error:
+            raise ValueError(f"config.{section}.grid: {error}") from error
 
 
 def _schedule(config: Config) -> Warmup | CosineDecay:

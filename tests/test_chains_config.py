@@ -129,9 +129,23 @@ def test_ncsn_has_names():
     assert solver == chains.annealed_langevin(0.05, 3)
 
 
-def test_what_is_no_chain_has_no_such_bound(tmp_path):
+@pytest.mark.parametrize(
+    ("grid", "method", "message"),
+    [
+        (None, "vlb", r"config.likelihood.method='vlb'.*levels of a chain"),
+        ("Respaced()", "elbo", r"config.sample.grid: grid=Respaced.*levels of a chain"),
+    ],
+)
+def test_what_is_no_chain_is_refused_before_it_is_trained(grid, method, message):
     settings = settings_of("DSM()")
-    settings.sde, settings.sample.grid, settings.time_input = "VPSDE()", None, "feed_t"
-    built = run.build_run(settings)
-    with pytest.raises(ValueError, match=r"config.likelihood.method='vlb'.*levels of a chain"):
-        measure.evaluator(built)
+    settings.sde, settings.time_input = "VPSDE()", "feed_t"
+    settings.sample.grid, settings.likelihood.method = grid, method
+    with pytest.raises(ValueError, match=message):
+        run.build_run(settings)
+
+
+def test_more_steps_than_levels_are_refused_before_training():
+    settings = settings_of("DSM()")
+    settings.sample.steps = 7
+    with pytest.raises(ValueError, match=r"config.sample.grid: steps.* has 6 levels"):
+        run.build_run(settings)
