@@ -127,6 +127,8 @@ def test_ncsn_has_names():
     assert ladder == chains.GeometricSigmas(n=8, sigma_max=2.0)
     solver = build("annealed_langevin(step=0.05, corrections=3)", sd.Solver)
     assert solver == chains.annealed_langevin(0.05, 3)
+    solver = build("ncsnv2_sampler(GeometricSigmas(n=8, sigma_max=2.0))", sd.Solver)
+    assert solver == chains.ncsnv2_sampler(ladder)
 
 
 @pytest.mark.parametrize(

@@ -7,9 +7,9 @@ from functools import partial
 
 import torch
 from torch import Tensor, nn
-from torch.nn.functional import pad, silu
+from torch.nn.functional import silu
 
-from scoresde.nets.blocks import ResidualBlock
+from scoresde.nets.blocks import ResidualBlock, Resize
 from scoresde.nets.checks import check_signal
 from scoresde.nets.conditioning import Conditioning, Sinusoids, transformer_frequencies
 from scoresde.nets.layers import GroupNorm, Resample, conv
@@ -77,7 +77,7 @@ class ADM(nn.Module):
         block = partial(
             ResidualBlock, dims, dropout=dropout, scale_shift=True, rescale=False, skip_conv=False
         )
-        change = partial(ConvResample, dims) if conv_resample else partial(_resampling, block, dims)
+        change = partial(_convolution, dims) if conv_resample else partial(_resampling, block, dims)
         down, skips = _encoder(block, change, widths, heads, blocks)
         middle = [block(widths[-1], widths[-1], heads=h) for h in (widths[-1] // head_channels, 0)]
         up = _decoder(block, change, widths, heads, blocks, skips)
@@ -107,38 +107,17 @@ class ADM(nn.Module):
         return self.head(silu(self.norm(h)))
 
 
-class ConvResample(nn.Module):
-    """A convolution of stride 2, or one after doubling by the nearest neighbour.
-
-    It is Improved DDPM's, with a zero before the first points, where DDPM's `Resize` has one beyond
-    the last. Among blocks it is one that nothing modulates.
-
-    Args:
-        dims: spatial dimensions, 1 to 3.
-        channels: of the input (B, channels, *) and of the output.
-        up: double the resolution instead of halving it.
-    """
-
-    modulation, resamples = 0, True
-
-    def __init__(self, dims: int, channels: int, *, up: bool) -> None:
-        super().__init__()
-        # at stride 2 the last window of an even size ends with its last point
-        prepare = Resample(dims, (1.0, 1.0), up=True) if up else partial(pad, pad=(1, 0) * dims)
-        self.prepare = prepare
-        self.conv = conv(dims, channels, channels, stride=1 if up else 2)
-
-    def forward(self, x: Tensor, modulation: Tensor) -> Tensor:
-        return self.conv(self.prepare(x))
-
-
-Block = ResidualBlock | ConvResample
+Block = ResidualBlock | Resize
 
 
 def _resampling(
     block: Callable[..., ResidualBlock], dims: int, channels: int, *, up: bool
 ) -> ResidualBlock:
     return block(channels, channels, resample=Resample(dims, (1.0, 1.0), up=up))
+
+
+def _convolution(dims: int, channels: int, *, up: bool) -> Resize:
+    return Resize(dims, channels, channels, up=up, before=True)
 
 
 def _encoder(
