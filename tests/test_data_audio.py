@@ -100,6 +100,9 @@ def test_sub_folders_name_the_classes(tmp_path):
         (lambda whole: whole[:-1], "Reached EOF prematurely"),
         (lambda whole: whole[:30], "cannot be read"),
         (lambda whole: b"", "cannot be read"),
+        (lambda whole: whole[:12], "no whole WAV file"),  # ends before the format
+        (lambda whole: whole[:36], "no whole WAV file"),  # ends before the samples
+        (lambda whole: whole[:22] + bytes(2) + whole[24:], "no whole WAV file"),  # no channels
         (lambda whole: b"OggS" + whole[4:], "cannot be read"),
         (lambda whole: whole[:4] + struct.pack("<I", 36) + whole[8:40] + bytes(4), "no samples"),
     ],
@@ -123,6 +126,7 @@ def test_chunks_that_are_no_sound_are_passed_over(tmp_path):
 
 
 def test_folders_of_sounds_that_cannot_be_used_are_refused(tmp_path, monkeypatch):
+    (tmp_path / "folder.wav").mkdir()
     with pytest.raises(FileNotFoundError, match=r"holds no sounds \(\.wav\)"):
         data.audio(tmp_path, length=3)
     write(tmp_path / "a.wav", [1, 2, 3])

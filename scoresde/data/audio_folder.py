@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import struct
 import warnings
 from functools import partial
 from pathlib import Path
@@ -116,8 +115,8 @@ def _decode(path: Path) -> tuple[int, np.ndarray]:
             warnings.simplefilter("ignore", wavfile.WavFileWarning)  # chunks that are no sound
             warnings.filterwarnings("error", "Reached EOF", wavfile.WavFileWarning)
             rate, wave = wavfile.read(path)
-    except (struct.error, EOFError, wavfile.WavFileWarning) as error:
-        raise ValueError(str(error)) from error
+    except Exception as error:  # a damaged file raises anything, UnboundLocalError among them
+        raise ValueError(f"no whole WAV file: {error}") from error
     if not len(wave):
         raise ValueError("it has no samples")
     if wave.dtype == np.uint8:  # 8 bits are the only ones without a sign
