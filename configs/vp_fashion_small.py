@@ -12,7 +12,7 @@ def get_config() -> Config:
     )
     config.optim.lr = 2e-3
     config.optim.warmup = 200
-    config.train.steps = 7500
+    config.train.steps = 5500
     config.train.flip = True
     config.train.checkpoint_every = 1000
     return config
