@@ -24,7 +24,8 @@ from scoresde.metrics import (
     precision_recall,
     sliced_wasserstein,
 )
-from scoresde.run import Run, draw
+from scoresde.pretrained import draw
+from scoresde.run import Run
 
 Metric = Callable[[Samples, Samples, int], tuple[Estimate, ...]]
 
@@ -125,7 +126,7 @@ def evaluate(
     reference = embed(_some(data.test, len(data.test), seed))
     # before any sample is drawn, so that what cannot be measured is refused soon
     train = _measure(names, embed(_some(data.train, n, seed)), reference, seed)
-    drawn, nfe = draw(run, n, seed)
+    drawn, nfe = draw(run.trained(), n, seed)
     samples = _measure(names, embed(_some(drawn, n, seed)), reference, seed)
     return Evaluation(samples, train, nfe)
 

@@ -11,6 +11,7 @@ from scoresde import chains, config, measure, run
 from scoresde.calls import build
 from scoresde.chains import Clipped, LearnedVariance
 from scoresde.data import Affine
+from scoresde.pretrained import draw, trained
 
 
 def settings_of(objective):
@@ -41,7 +42,7 @@ def test_a_chain_is_trained_sampled_and_bounded(objective, tmp_path):
     done = run.train_run(settings, tmp_path)
     assert isinstance(done.model, LearnedVariance) == learned
     assert done.model.sde == chains.LinearBetas(n=6, beta_max=0.5)
-    drawn, calls = run.draw(done, 4)
+    drawn, calls = draw(done.trained(), 4)
     assert (drawn.shape, calls) == ((4, *done.data.shape), 3 if learned else 6)
     x = done.held_out(3)
     assert torch.equal(x, done.transform.forward(done.data.test[:3]))
@@ -58,7 +59,7 @@ def test_a_chain_is_trained_sampled_and_bounded(objective, tmp_path):
     (found,) = measure.measure(done, x)
     assert found.terms is None
     loaded = run.load_run(tmp_path, config.load(tmp_path))
-    assert torch.equal(run.draw(loaded, 4)[0], drawn)
+    assert torch.equal(draw(loaded.trained(), 4)[0], drawn)
 
 
 def test_the_bins_of_the_bound_are_those_of_the_data(tmp_path, monkeypatch):
@@ -80,11 +81,11 @@ def test_samples_may_be_kept_in_the_range_of_grey_levels(tmp_path, monkeypatch):
     settings = settings_of(SIMPLE)
     settings.sample.clip = True
     built, seen = run.build_run(settings), []
-    solve = run.solve
+    solve = trained.solve
     monkeypatch.setattr(
-        run, "solve", lambda model, *a, **k: seen.append(model) or solve(model, *a, **k)
+        trained, "solve", lambda model, *a, **k: seen.append(model) or solve(model, *a, **k)
     )
-    run.draw(built, 2)
+    draw(built.trained(), 2)
     (model,) = seen
     assert isinstance(model, Clipped)
     ends = built.transform.forward(torch.tensor([[0], [16]]).expand(2, 1)).flatten().tolist()
@@ -92,7 +93,7 @@ def test_samples_may_be_kept_in_the_range_of_grey_levels(tmp_path, monkeypatch):
     settings = settings_of(SIMPLE)
     settings.data, settings.net, settings.sample.clip = "moons(n=50)", "MLP(hidden=8)", True
     with pytest.raises(ValueError, match=r"config.sample.clip"):
-        run.draw(run.build_run(settings), 2)
+        draw(run.build_run(settings).trained(), 2)
 
 
 @pytest.mark.parametrize(
