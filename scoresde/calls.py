@@ -31,7 +31,7 @@ _FUNCTIONS = (
     *(data.images, data.audio, data.series, data.table),
     *(training.sigma2, training.likelihood, training.edm, training.velocity),
     *(scoresde.feed_t, scoresde.feed_999t, scoresde.feed_log_sigma),
-    *(chains.feed_index, chains.variational, chains.annealed_langevin),
+    *(chains.feed_index, chains.variational, chains.annealed_langevin, chains.ncsnv2_sampler),
 )
 
 

@@ -1,4 +1,4 @@
-"""The command line: `scoresde demo | train | sample | likelihood | evaluate | check`."""
+"""The command line: `scoresde demo | train | sample | likelihood | evaluate | export | check`."""
 
 from __future__ import annotations
 
@@ -17,15 +17,21 @@ USAGE = """usage: scoresde COMMAND [--flag=value ...]
 
   demo         train on 8x8 digits, sample three ways, measure bits/dim, write a report
   train        train the run of a configuration, or go on where it stopped
-  sample       draw from a trained run, into samples.npz and samples.png
+  sample       draw from a trained run, or from a model that comes with the package, into
+               samples.npz and samples.png
   likelihood   bits/dim of a trained run on its test data, into likelihood.json and .npz or
                .parquet; goes on where it stopped, and torchrun shares it between processes
   evaluate     metrics of samples of a trained run against its test data, into metrics.json
+  export       write the model of a trained run as a folder that needs no data to draw from
   check        hold a solver, a process or a sampling loop to its contract: its orders, laws, ...
 
   --config=FILE         configuration of train and demo, such as configs/vp_digits.py
   --config.KEY=VALUE    a setting in place of the configuration's
   --workdir=FOLDER      where the run is kept
+  --pretrained=NAME     model to draw from, without a run or data: fashion, or an exported folder;
+                        --workdir is where samples go then, and the current folder by default
+  --label=NAME,NAME     classes to draw, by name or number, in turn; all by default
+  --to=FOLDER           where export writes
   --n=NUMBER            how many samples to draw, or test samples to measure
   --seed=NUMBER         of sampling and of trace probes
   --metrics=NAME,NAME   of evaluate: frechet, frechet_infinity, kid, precision_recall,
@@ -39,6 +45,7 @@ USAGE = """usage: scoresde COMMAND [--flag=value ...]
 
   scoresde train --config=configs/vp_digits.py --workdir=runs/digits --config.optim.lr=1e-3
   scoresde sample --workdir=runs/digits --n=64 --config.sample.solver='DDIM(eta=1.0)'
+  scoresde sample --pretrained=fashion --label=Coat,Sneaker
   scoresde check mypackage.solvers:MySolver
   scoresde demo --config.train.steps=1000       a shorter run
 """
@@ -56,6 +63,7 @@ def main() -> int:
         "sample": _sample,
         "likelihood": _likelihood,
         "evaluate": _evaluate,
+        "export": _export,
     }
     words = sys.argv[1:]
     if not words or words[0] == "help" or {"--help", "-h"} & set(words):
@@ -108,19 +116,26 @@ def _train(flags: Any) -> None:
 def _sample(flags: Any) -> None:
     import numpy as np
 
+    from scoresde.pretrained import draw, load
     from scoresde.report import png, require, stretch
-    from scoresde.run import draw, load_run
+    from scoresde.run import device, load_run
 
     folder = Path(flags.workdir)
-    run = load_run(folder, flags.config)
-    pictured = run.transform.levels is not None and run.data.shape[:-2] in ((1,), (3,))
+    if flags.pretrained is None:
+        trained = load_run(folder, flags.config).trained()
+    else:
+        trained = load(flags.pretrained, flags.config, device=device())
+        folder.mkdir(parents=True, exist_ok=True)
+    levels = trained.transform.levels
+    pictured = levels is not None and trained.shape[:-2] in ((1,), (3,))
     if pictured:
         require("PIL")
-    x, nfe = draw(run, flags.n or 64, flags.seed)
+    labels = [trained.label(name) for name in flags.label]
+    x, nfe = draw(trained, flags.n or 64, flags.seed, labels=labels or None)
     np.savez_compressed(folder / "samples.npz", samples=x.numpy())
     print(f"{len(x)} samples, {nfe} network calls each: {folder / 'samples.npz'}")
     if pictured:
-        (folder / "samples.png").write_bytes(png(stretch(x[:64], run.transform.levels)))
+        (folder / "samples.png").write_bytes(png(stretch(x[:64], levels)))
         print(f"the first {min(len(x), 64)}: {folder / 'samples.png'}")
 
 
@@ -155,6 +170,16 @@ def _evaluate(flags: Any) -> None:
     found = evaluate(run, flags.n, metrics=flags.metrics, features=flags.features, seed=flags.seed)
     replace(folder / "metrics.json", json.dumps(found.to_dict(), indent=2) + os.linesep)
     print(found.table())
+
+
+def _export(flags: Any) -> None:
+    from scoresde.pretrained import save
+    from scoresde.run import load_run
+
+    if flags.to is None:
+        raise ValueError("--to is missing: give a folder for the model")
+    save(load_run(Path(flags.workdir), flags.config).trained(), flags.to)
+    print(f"scoresde sample --pretrained={flags.to}")
 
 
 def _check(words: list[str]) -> int:

@@ -15,6 +15,8 @@ from ml_collections.config_dict import placeholder
 from scoresde import atomic, chains, training
 from scoresde.calls import build
 from scoresde.data import Affine, Dataset
+from scoresde.grids import Grid
+from scoresde.solvers import AdaptiveSolver, Solver
 
 T = TypeVar("T")
 
@@ -126,6 +128,20 @@ def build_data(config: Config) -> tuple[Dataset, Affine]:
     if dataset.levels is None:
         return dataset, Affine.standardise(dataset.train)
     return dataset, Affine.bins(dataset.levels, config.low, config.high)
+
+
+def build_grid(config: Config, section: str) -> Grid | None:
+    """Return the grid of a section of a configuration; None is the default for its data."""
+    named = config[section].grid is not None
+    return build_at(config, f"{section}.grid", Grid) if named else None
+
+
+def solve_settings(config: Config, section: str) -> dict[str, Any]:
+    """Return the solver of a section of a configuration, with its grid and steps."""
+    solver = build_at(config, f"{section}.solver", Solver)
+    if isinstance(solver, AdaptiveSolver):
+        return {"solver": solver}
+    return {"solver": solver, "grid": build_grid(config, section), "steps": config[section].steps}
 
 
 def identity(config: Config, transform: Affine) -> dict[str, Any]:

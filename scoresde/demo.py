@@ -13,8 +13,9 @@ from torch import Tensor
 from scoresde.config import Config, build_data
 from scoresde.measure import measure
 from scoresde.metrics import ConfidentShare, MixtureBits, mixture_bits
+from scoresde.pretrained import draw
 from scoresde.report import ACCENT, INK, MUTED, Report, require, stretch
-from scoresde.run import Run, draw, train_run
+from scoresde.run import Run, train_run
 from scoresde.sampling import solve
 from scoresde.solvers import AdamsPC, EulerMaruyama, Langevin, PredictorCorrector, Solver
 
@@ -104,7 +105,7 @@ def demo(config: Config, workdir: Path) -> Path:
 
 def _draw(run: Run, classifier: ConfidentShare, way: str, solver: Solver, steps: int) -> Drawn:
     start = time.perf_counter()
-    samples, nfe = draw(run, SAMPLES, solver=solver, steps=steps)
+    samples, nfe = draw(run.trained(), SAMPLES, solver=solver, steps=steps)
     seconds = time.perf_counter() - start
     return Drawn(way, samples, nfe, seconds, classifier(samples))
 

@@ -24,7 +24,8 @@ from scoresde.metrics import (
     precision_recall,
     sliced_wasserstein,
 )
-from scoresde.run import Run, draw
+from scoresde.pretrained import draw
+from scoresde.run import Run
 
 Metric = Callable[[Samples, Samples, int], tuple[Estimate, ...]]
 
@@ -95,7 +96,8 @@ def evaluate(
 
     Args:
         run: a trained run.
-        n: samples; as many as there are test data by default, at most 10000, or 2000 of flat data.
+        n: samples, no more than training data; as many as there are test data by default, at most
+            10000, or 2000 of flat data.
             Metrics that sum over all pairs take no more than 2000 of both.
         metrics: names of `METRICS`; those that suit the data by default.
         features: one of `FEATURES`; those of a classifier trained on the training data, where
@@ -103,20 +105,28 @@ def evaluate(
         seed: of the samples, of which data are taken, and of what metrics draw.
 
     Raises:
-        ValueError: names that are not known; features that the data do not allow.
+        ValueError: names that are not known; features that the data do not allow; no test data, or
+            fewer training data than samples.
     """
     data, images = run.data, len(run.data.shape) == 3
+    if not len(data.test):
+        raise ValueError(f"{data!r} has no test data: name some, or set some aside by split")
     names = tuple(metrics) or (_IMAGES if images else _FLAT)
     for name in names:
         if name not in METRICS:
             raise ValueError(f"--metrics: no {name!r}; of {', '.join(METRICS)}")
     known = images and data.train_labels is not None
     embed = _embedding(run, features or ("classifier" if known else "none"))
-    n = min(len(data.test), 10_000 if images else _MOST) if n is None else n
+    most = min(len(data.test), len(data.train), 10_000 if images else _MOST)
+    n = most if n is None else n
+    if n > len(data.train):
+        raise ValueError(
+            f"--n={n}: there are {len(data.train)} training data, of which as many are measured"
+        )
     reference = embed(_some(data.test, len(data.test), seed))
     # before any sample is drawn, so that what cannot be measured is refused soon
     train = _measure(names, embed(_some(data.train, n, seed)), reference, seed)
-    drawn, nfe = draw(run, n, seed)
+    drawn, nfe = draw(run.trained(), n, seed)
     samples = _measure(names, embed(_some(drawn, n, seed)), reference, seed)
     return Evaluation(samples, train, nfe)
 
@@ -141,6 +151,8 @@ def _embedding(run: Run, features: str) -> Callable[[Tensor], Samples]:
         case "none":
             return lambda x: x
         case "digits":
+            if run.data.levels != 256:
+                raise ValueError(f"--features=digits: takes grey levels 0..255, not {run.data!r}")
             found = digits_features()
             found.network.to(run.device)
             return found

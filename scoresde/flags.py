@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import difflib
 import sys
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +13,7 @@ from ml_collections import ConfigDict, config_flags
 
 from scoresde import config
 from scoresde.config import Config
+from scoresde.pretrained import locate
 
 
 def parse(command: str, words: list[str]) -> Any:
@@ -24,7 +25,9 @@ def parse(command: str, words: list[str]) -> Any:
             value of another type.
     """
     values = flags.FlagValues()
-    default = "runs/demo" if command == "demo" else None
+    words = _joined(words)
+    given = {name: value for name, _, value in (word.partition("=") for word in words)}
+    default = "runs/demo" if command == "demo" else "." if "--pretrained" in given else None
     flags.DEFINE_string("workdir", default, "folder of the run", flag_values=values)
     flags.DEFINE_integer("n", None, "samples", lower_bound=1, flag_values=values)
     flags.DEFINE_integer("seed", 0, "seed", lower_bound=0, flag_values=values)
@@ -33,10 +36,13 @@ def parse(command: str, words: list[str]) -> Any:
     if command == "evaluate":
         flags.DEFINE_list("metrics", [], "names of metrics", flag_values=values)
         flags.DEFINE_string("features", None, "of the samples", flag_values=values)
-    words = _joined(words)
+    if command == "sample":
+        flags.DEFINE_string("pretrained", None, "model, in place of a run", flag_values=values)
+        flags.DEFINE_list("label", [], "classes", flag_values=values)
+    if command == "export":
+        flags.DEFINE_string("to", None, "folder of the model", flag_values=values)
     _require_known(words, (*values, "config"))
-    given = {name: value for name, _, value in (word.partition("=") for word in words)}
-    start = _configuration(command, given.get("--config"), given.get("--workdir"))
+    start = _configuration(command, given)
     for flag in given:
         if flag.startswith("--config."):
             _require_key(flag.removeprefix("--config."), start)
@@ -94,8 +100,9 @@ def _listed(keys: Iterable[str]) -> str:
     return ", ".join(sorted(keys)) or "no keys, but a value"
 
 
-def _configuration(command: str, file: str | None, workdir: str | None) -> Config:
+def _configuration(command: str, given: Mapping[str, str]) -> Config:
     """Return the configuration that a command starts from, before single keys are set."""
+    file, workdir = given.get("--config"), given.get("--workdir")
     if command in ("demo", "train"):
         if file is None and command == "demo":
             return config.defaults()
@@ -104,6 +111,8 @@ def _configuration(command: str, file: str | None, workdir: str | None) -> Confi
         return config.read(file)
     if file is not None:
         raise ValueError(f"--config={file}: a trained run has its own; set single keys of it")
+    if "--pretrained" in given:
+        return config.load(locate(given["--pretrained"]))
     if workdir is None:
         raise ValueError("--workdir is missing: give the folder of a trained run")
     return config.load(Path(workdir))

@@ -104,7 +104,7 @@ def _by_flow(run: Run, seed: int) -> Evaluate:
             transform=run.transform,
             prior=prior,
             noise=SeededNoise(seed, indices=rows),
-            **run.settings("likelihood"),
+            **configs.solve_settings(run.config, "likelihood"),
         ).to("cpu")
 
     return evaluate

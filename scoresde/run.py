@@ -1,4 +1,4 @@
-"""Runs from a configuration: train one, load one, draw from it, measure its likelihood."""
+"""Runs from a configuration: train one, load one."""
 
 from __future__ import annotations
 
@@ -9,20 +9,19 @@ from typing import Any
 import torch
 from torch import Tensor
 from torch.optim import Adam
-from tqdm.auto import tqdm
 
 from scoresde import config as configs
+from scoresde.chains.ladder import require_ladder
 from scoresde.config import Config
 from scoresde.data import Affine, Dataset, batches, random_crop, random_flip
 from scoresde.data.moments import moments
 from scoresde.denoiser import BaseDenoiser
-from scoresde.grids import Grid
+from scoresde.integrate import levels_of
 from scoresde.likelihood import Trace
-from scoresde.models import build_model, clipped
-from scoresde.noise import SeededNoise
-from scoresde.sampling import solve
-from scoresde.sde import Prior
-from scoresde.solvers import AdaptiveSolver, Solver
+from scoresde.models import build_model
+from scoresde.pretrained import Trained, draw
+from scoresde.sde import SDE, Prior
+from scoresde.solvers import Solver
 from scoresde.training import (
     Batch,
     CosineDecay,
@@ -86,13 +85,16 @@ class Run:
         dequantised = self.config.train.dequantise or self.transform.levels is None
         return None if dequantised else self.transform
 
-    def settings(self, section: str) -> dict[str, Any]:
-        """Return the solver of a section of the configuration, with its grid and steps."""
-        solver = configs.build_at(self.config, f"{section}.solver", Solver)
-        if isinstance(solver, AdaptiveSolver):
-            return {"solver": solver}
-        grid, steps = _grid(self.config, section), self.config[section].steps
-        return {"solver": solver, "grid": grid, "steps": steps}
+    def trained(self) -> Trained:
+        """Return the model with what drawing from it needs of the data."""
+        classes = self.data.classes if self.config.conditional else ()
+        shape, prior = self.data.shape, self.prior()
+        return Trained(self.config, self.model, self.transform, prior, shape, classes)
+
+
+def device() -> torch.device:
+    """Return where models are: the GPU, where there is one."""
+    return torch.device("cuda" if torch.cuda.is_available() else "cpu")
 
 
 def build_run(config: Config) -> Run:
@@ -109,7 +111,7 @@ def build_run(config: Config) -> Run:
         solver = configs.build_at(config, f"{section}.solver", Solver)
         if section == "likelihood" and solver.stochastic:
             raise ValueError(f"config.likelihood.solver: {solver} is stochastic, the flow is not")
-        _grid(config, section)
+        configs.build_grid(config, section)
     configs.build_at(config, "likelihood.trace", Trace)
     configs.build_at(config, "objective", configs.OBJECTIVE)
     method, levels = config.likelihood.method, config.likelihood.levels
@@ -118,8 +120,8 @@ def build_run(config: Config) -> Run:
     if levels < 2:
         raise ValueError(f"config.likelihood.levels={levels}: at least 2, for a standard error")
     data, transform = configs.build_data(config)
-    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    model = build_model(config, data, transform).to(device)
+    model = build_model(config, data, transform).to(device())
+    _check_levels(config, model.sde)
     return Run(configs.settle(config, transform, model.data_std), data, transform, model)
 
 
@@ -172,43 +174,17 @@ def train_run(config: Config, workdir: Path) -> Run:
     return replace(run, model=average.eval(), history=tuple(state.history))
 
 
-def draw(run: Run, n: int, seed: int = 0, **settings: Any) -> tuple[Tensor, int]:
-    """Draw n samples in data units, and return them with the network calls of each.
-
-    Args:
-        run: a trained run.
-        n: number of samples; a run with classes takes them in turn.
-        seed: of the noise.
-        settings: of `scoresde.solve`; those of the run's configuration by default.
-    """
-    settings = settings or run.settings("sample")
-    shape, size = run.data.shape, run.config.sample.batch_size
-    prior, model = run.prior(), run.model
-    if run.config.sample.clip:
-        model = clipped(model, run.transform, run.data)
-    drawn, calls = [], 0
-    for start in tqdm(range(0, n, size), desc="sampling", leave=False):
-        count = min(size, n - start)
-        labels = torch.arange(start, start + count) % max(1, run.data.num_classes)
-        solution = solve(
-            model,
-            (count, *shape),
-            noise=SeededNoise(seed, start=start),
-            cond={"label": labels.to(run.device)} if run.config.conditional else None,
-            prior=prior,
-            **settings,
-        )
-        drawn.append(solution.x.cpu())
-        calls = max(calls, int(solution.nfe.max()))
-    x = torch.cat(drawn)
-    discrete = run.transform.levels is not None
-    return (run.transform.to_pixels(x) if discrete else run.transform.inverse(x)), calls
-
-
-def _grid(config: Config, section: str) -> Grid | None:
-    """Return the grid of a section of a configuration; None is the default for its data."""
-    named = config[section].grid is not None
-    return configs.build_at(config, f"{section}.grid", Grid) if named else None
+def _check_levels(config: Config, sde: SDE) -> None:
+    """Refuse what has no levels on the process of a run before it is trained."""
+    if config.likelihood.method == "vlb":
+        require_ladder(sde, "config.likelihood.method='vlb'")
+    for section, denoise in (("sample", True), ("likelihood", False)):
+        grid = configs.build_grid(config, section)
+        try:
+            if grid is not None:
+                levels_of(sde, grid, config[section].steps, denoise, part=False)
+        except ValueError as error:
+            raise ValueError(f"config.{section}.grid: {error}") from error
 
 
 def _schedule(config: Config) -> Warmup | CosineDecay:
@@ -278,7 +254,7 @@ def _tensorboard(run: Run, workdir: Path) -> list[TensorBoard]:
         )
 
     def images(model: BaseDenoiser) -> Tensor:
-        pixels, _ = draw(replace(run, model=model.eval()), 64)
+        pixels, _ = draw(replace(run, model=model.eval()).trained(), 64)
         return pixels.float() / float(pixels.max().clamp(min=1))
 
     return [TensorBoard(workdir / "tensorboard", images, config.train.sample_every)]

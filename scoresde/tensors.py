@@ -80,6 +80,11 @@ log = _either(_log, torch.log)  # log 0 = -inf for floats too: lam is infinite a
 exp = _either(_exp, torch.exp)  # and exp saturates at inf instead of raising
 
 
+def normal_cdf(z: float) -> float:
+    """Return Phi(z), the distribution function of N(0, 1)."""
+    return 0.5 * math.erfc(-z / math.sqrt(2.0))
+
+
 def softplus(x: Scalar) -> Scalar:
     """Return log(1 + e^x) without overflow, to full relative accuracy for x << 0."""
     if isinstance(x, Tensor):

@@ -4,35 +4,20 @@ from __future__ import annotations
 
 import pytest
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 import scoresde as sd
-from scoresde import chains, config, measure, nets, run
+from scoresde import chains, config, measure, run
 from scoresde.calls import build
 from scoresde.chains import Clipped, LearnedVariance
 from scoresde.data import Affine
-
-
-class Twice(nn.Module):
-    """A network that may have variances too, as those of `nets` with `outputs` do."""
-
-    def __init__(self, channels: int, outputs: int | None = None) -> None:
-        super().__init__()
-        self.conv = nn.Conv2d(channels, outputs or channels, 3, padding=1)
-
-    def forward(self, x: Tensor, t: Tensor) -> Tensor:
-        return self.conv(x) + 1e-3 * t.reshape(-1, 1, 1, 1)
-
-
-@pytest.fixture(autouse=True)
-def twice(monkeypatch):
-    monkeypatch.setattr(nets, "Twice", Twice, raising=False)
+from scoresde.pretrained import draw, trained
 
 
 def settings_of(objective):
     settings = config.defaults()
     settings.conditional = False
-    settings.net = "Twice()"
+    settings.net = "MLP(hidden=8, depth=1, time_scale=0.1)"
     settings.sde = "LinearBetas(n=6, beta_max=0.5)"
     settings.predicts, settings.time_input = "eps", "feed_index"
     settings.objective = objective
@@ -57,7 +42,7 @@ def test_a_chain_is_trained_sampled_and_bounded(objective, tmp_path):
     done = run.train_run(settings, tmp_path)
     assert isinstance(done.model, LearnedVariance) == learned
     assert done.model.sde == chains.LinearBetas(n=6, beta_max=0.5)
-    drawn, calls = run.draw(done, 4)
+    drawn, calls = draw(done.trained(), 4)
     assert (drawn.shape, calls) == ((4, *done.data.shape), 3 if learned else 6)
     x = done.held_out(3)
     assert torch.equal(x, done.transform.forward(done.data.test[:3]))
@@ -74,7 +59,7 @@ def test_a_chain_is_trained_sampled_and_bounded(objective, tmp_path):
     (found,) = measure.measure(done, x)
     assert found.terms is None
     loaded = run.load_run(tmp_path, config.load(tmp_path))
-    assert torch.equal(run.draw(loaded, 4)[0], drawn)
+    assert torch.equal(draw(loaded.trained(), 4)[0], drawn)
 
 
 def test_the_bins_of_the_bound_are_those_of_the_data(tmp_path, monkeypatch):
@@ -96,11 +81,11 @@ def test_samples_may_be_kept_in_the_range_of_grey_levels(tmp_path, monkeypatch):
     settings = settings_of(SIMPLE)
     settings.sample.clip = True
     built, seen = run.build_run(settings), []
-    solve = run.solve
+    solve = trained.solve
     monkeypatch.setattr(
-        run, "solve", lambda model, *a, **k: seen.append(model) or solve(model, *a, **k)
+        trained, "solve", lambda model, *a, **k: seen.append(model) or solve(model, *a, **k)
     )
-    run.draw(built, 2)
+    draw(built.trained(), 2)
     (model,) = seen
     assert isinstance(model, Clipped)
     ends = built.transform.forward(torch.tensor([[0], [16]]).expand(2, 1)).flatten().tolist()
@@ -108,7 +93,34 @@ def test_samples_may_be_kept_in_the_range_of_grey_levels(tmp_path, monkeypatch):
     settings = settings_of(SIMPLE)
     settings.data, settings.net, settings.sample.clip = "moons(n=50)", "MLP(hidden=8)", True
     with pytest.raises(ValueError, match=r"config.sample.clip"):
-        run.draw(run.build_run(settings), 2)
+        draw(run.build_run(settings).trained(), 2)
+
+
+@pytest.mark.parametrize(
+    "call",
+    [
+        "MLP(hidden=8)",
+        "UNet(width=8, multipliers=(1, 2), patch=2)",
+        "UNet(width=8, multipliers=(1, 2), progressive_output='output_skip')",
+        "ADM(width=8, multipliers=(1, 2), attention=(), head_channels=8)",
+        "DiT(width=8, depth=1, heads=2)",
+    ],
+)
+def test_networks_are_built_with_variances(call):
+    """Those of images by what a configuration gives them, whatever their last layer is."""
+    given = {"shape": (3, 4, 4), "channels": 3, "dims": 2, "outputs": 6}
+    net, x = build(call, nn.Module, **given), torch.randn(2, 3, 4, 4)
+    assert net(x, torch.ones(2)).shape == (2, 6, 4, 4)
+    assert net(x[:0], torch.ones(0)).shape == (0, 6, 4, 4)
+    with pytest.raises(ValueError, match="outputs=0"):
+        build(call, nn.Module, **given | {"outputs": 0})
+
+
+def test_a_network_that_cannot_have_variances_says_how_others_do(tmp_path):
+    settings = settings_of("Hybrid()")
+    settings.net = "RefineNet(width=4)"
+    with pytest.raises(ValueError, match=r"twice the channels.*outputs=2"):
+        run.train_run(settings, tmp_path)
 
 
 def test_ncsn_has_names():
@@ -116,11 +128,27 @@ def test_ncsn_has_names():
     assert ladder == chains.GeometricSigmas(n=8, sigma_max=2.0)
     solver = build("annealed_langevin(step=0.05, corrections=3)", sd.Solver)
     assert solver == chains.annealed_langevin(0.05, 3)
+    solver = build("ncsnv2_sampler(GeometricSigmas(n=8, sigma_max=2.0))", sd.Solver)
+    assert solver == chains.ncsnv2_sampler(ladder)
 
 
-def test_what_is_no_chain_has_no_such_bound(tmp_path):
+@pytest.mark.parametrize(
+    ("grid", "method", "message"),
+    [
+        (None, "vlb", r"config.likelihood.method='vlb'.*levels of a chain"),
+        ("Respaced()", "elbo", r"config.sample.grid: grid=Respaced.*levels of a chain"),
+    ],
+)
+def test_what_is_no_chain_is_refused_before_it_is_trained(grid, method, message):
     settings = settings_of("DSM()")
-    settings.sde, settings.sample.grid, settings.time_input = "VPSDE()", None, "feed_t"
-    built = run.build_run(settings)
-    with pytest.raises(ValueError, match=r"config.likelihood.method='vlb'.*levels of a chain"):
-        measure.evaluator(built)
+    settings.sde, settings.time_input = "VPSDE()", "feed_t"
+    settings.sample.grid, settings.likelihood.method = grid, method
+    with pytest.raises(ValueError, match=message):
+        run.build_run(settings)
+
+
+def test_more_steps_than_levels_are_refused_before_training():
+    settings = settings_of("DSM()")
+    settings.sample.steps = 7
+    with pytest.raises(ValueError, match=r"config.sample.grid: steps.* has 6 levels"):
+        run.build_run(settings)

@@ -279,3 +279,15 @@ def test_a_chain_has_an_exact_likelihood(name):
     assert torch.allclose(found.nats, marginal(data, first).log_prob(x), atol=1e-3)
     code = sd.encode(model, x, steps=40)
     assert torch.allclose(sd.decode(model, code, steps=40), x, atol=1e-3)
+
+
+@pytest.mark.gpu
+def test_levels_do_not_wait_for_the_device():
+    sde, t = LinearBetas(n=8), torch.tensor([1.0, 5.5], device="cuda")
+    torch.cuda.set_sync_debug_mode("error")
+    try:
+        lam = sde.level(t).lam
+        back = sde.t_at(lam)
+    finally:
+        torch.cuda.set_sync_debug_mode("default")
+    torch.testing.assert_close(back, t)

@@ -170,6 +170,16 @@ def test_levels_are_uniform_until_all_are_known():
     assert weights.tolist() == [1.0] * 4
 
 
+@pytest.mark.parametrize("warm", [False, True])
+def test_every_level_is_drawn_in_half_precision(warm):
+    moments = LossMoments(1000).to(torch.bfloat16)
+    if warm:
+        moments.update(torch.arange(1, 1001).repeat(10), torch.ones(10_000))
+    levels, weights = moments.draw((torch.arange(1000) + 0.5).double() / 1000)
+    assert levels.tolist() == list(range(1, 1001))
+    torch.testing.assert_close(weights, torch.ones(1000).double())
+
+
 def test_levels_are_drawn_by_their_root_mean_square():
     moments, roots = LossMoments(4), torch.tensor([1.0, 3.0, 0.5, 0.5]).double()
     for _ in range(10):

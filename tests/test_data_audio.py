@@ -100,6 +100,9 @@ def test_sub_folders_name_the_classes(tmp_path):
         (lambda whole: whole[:-1], "Reached EOF prematurely"),
         (lambda whole: whole[:30], "cannot be read"),
         (lambda whole: b"", "cannot be read"),
+        (lambda whole: whole[:12], "no whole WAV file"),  # ends before the format
+        (lambda whole: whole[:36], "no whole WAV file"),  # ends before the samples
+        (lambda whole: whole[:22] + bytes(2) + whole[24:], "no whole WAV file"),  # no channels
         (lambda whole: b"OggS" + whole[4:], "cannot be read"),
         (lambda whole: whole[:4] + struct.pack("<I", 36) + whole[8:40] + bytes(4), "no samples"),
     ],
@@ -115,6 +118,19 @@ def test_damaged_sounds_are_refused_or_skipped(tmp_path, damage, message):
         assert len(data.audio(tmp_path, length=3, on_error="skip").train) == 1
 
 
+def test_the_rate_is_that_of_the_first_sound_that_can_be_read(tmp_path):
+    (tmp_path / "a.wav").write_bytes(b"no sound")
+    with pytest.raises(ValueError, match="none of the 1 sounds"):
+        data.audio(tmp_path, length=2, on_error="skip")
+    write(tmp_path / "b.wav", [1, 2], rate=RATE)
+    write(tmp_path / "c.wav", [3, 4], rate=2 * RATE)
+    with pytest.warns(UserWarning, match=r"skipped 2 of 3 sounds .*: a\.wav, c\.wav"):
+        found = data.audio(tmp_path, length=2, on_error="skip").train
+    assert (2**15 * found).flatten().tolist() == [1, 2]
+    with pytest.raises(ValueError, match=r"a\.wav cannot be read"):
+        data.audio(tmp_path, length=2)
+
+
 def test_chunks_that_are_no_sound_are_passed_over(tmp_path):
     write(tmp_path / "a.wav", [1, 2, 3])
     path = tmp_path / "a.wav"
@@ -123,6 +139,7 @@ def test_chunks_that_are_no_sound_are_passed_over(tmp_path):
 
 
 def test_folders_of_sounds_that_cannot_be_used_are_refused(tmp_path, monkeypatch):
+    (tmp_path / "folder.wav").mkdir()
     with pytest.raises(FileNotFoundError, match=r"holds no sounds \(\.wav\)"):
         data.audio(tmp_path, length=3)
     write(tmp_path / "a.wav", [1, 2, 3])

@@ -197,6 +197,12 @@ def test_pickled_names_that_are_no_text_or_missing_are_refused(pickled):
     (pickled / "batches.meta").write_bytes(python2({"label_names": [1]}))
     with pytest.raises(ValueError, match=r"batches\.meta does not hold label_names"):
         data.cifar10(pickled)
+    for count in (9, 11):
+        (pickled / "batches.meta").write_bytes(
+            python2({"label_names": list("abcdefghijk"[:count])})
+        )
+        with pytest.raises(ValueError, match=rf"batches\.meta of .* names {count} classes, not 10"):
+            data.cifar10(pickled)
     (pickled / "batches.meta").unlink()
     with pytest.raises(FileNotFoundError, match=r"holds no batches\.meta"):
         data.cifar10(pickled)

@@ -66,6 +66,19 @@ def test_a_cache_is_not_used_for_other_files_or_settings(folder, tmp_path):
     assert same(data.images(folder, size=4, cache=cache), data.images(folder, size=4))
 
 
+def test_folders_that_look_alike_have_caches_of_their_own(tmp_path):
+    """As those of an archive do, with equal names and times, and sizes where pixels are plain."""
+    for k, part in enumerate(("train", "test")):
+        path = tmp_path / part / "a.bmp"
+        save(path, k)
+        os.utime(path, ns=(0, 0))
+    parts = (tmp_path / "train", tmp_path / "test")
+    kept = data.images(*parts, size=4, cache=tmp_path / "cache")
+    held = data.images(*parts, size=4)
+    assert torch.equal(kept.test, held.test)
+    assert not torch.equal(kept.test, kept.train)
+
+
 def test_a_cache_remembers_what_was_skipped(folder, tmp_path):
     (folder / "cat" / "a.png").write_bytes(b"no image")
     read = {"size": 4, "on_error": "skip"}
@@ -105,6 +118,46 @@ def test_batches_read_ahead_are_the_same(n, batch_size, ahead, start):
     ):
         assert torch.equal(a, b)
         assert torch.equal(k, m)
+
+
+class Counted:
+    """Data that count how often they were read from."""
+
+    shape = (8, 1)
+
+    def __init__(self, enough):
+        self.reads, self.enough, self.done = 0, enough, threading.Event()
+
+    def __len__(self):
+        return 8
+
+    def __getitem__(self, index):
+        self.reads += 1
+        if self.reads == self.enough:
+            self.done.set()
+        return index[:, None]
+
+
+@pytest.mark.parametrize("ahead", [1, 3])
+def test_while_a_batch_is_used_as_many_as_asked_for_are_read(ahead):
+    rows = Counted(enough=1 + ahead)
+    stream = data.batches(rows, 2, seed=0, ahead=ahead)
+    next(stream)
+    assert rows.done.wait(timeout=10)
+    del stream
+    assert rows.reads == 1 + ahead  # and no more
+
+
+def test_an_error_of_a_reader_reaches_the_caller_and_ends_the_readers():
+    class Broken(Counted):
+        def __getitem__(self, index):
+            raise OSError("the disk is gone")
+
+    before = threading.active_count()
+    stream = data.batches(Broken(enough=1), 2, seed=0, ahead=2)
+    with pytest.raises(OSError, match="the disk is gone"):
+        next(stream)
+    assert threading.active_count() == before
 
 
 def test_readers_end_with_their_batches():

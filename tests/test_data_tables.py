@@ -65,6 +65,7 @@ def test_ts_has_channels_and_classes(tmp_path):
         ("a.csv", "", "holds no series"),
         ("a.csv", "a,b\n", "holds no series"),
         ("a.csv", b"\xff\xfe\x01", "is no text"),
+        ("a.csv", b'1,2\n3,"4' + b"0" * 200_000, "is no text of values .*field limit"),
         ("a.ts", ts("1,2:up\n3,?:down\n"), r"row 2 has '\?' at place 2"),
         ("a.ts", ts("1,2:up\n3,4:side\n"), "row 2 ends in the class 'side', but @classLabel lists"),
         ("a.ts", ts("1,2:up\n3,4\n"), "row 2 ends in the class '3,4'"),

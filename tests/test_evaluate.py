@@ -2,6 +2,7 @@
 
 import json
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -88,7 +89,7 @@ def test_data_sorted_by_class_are_taken_at_random():
         ("moons(n=50)", {"metrics": ["fid"]}, "--metrics: no 'fid'; of frechet, "),
         ("moons(n=50)", {"features": "inception"}, "--features=inception: one of classifier, dig"),
         ("moons(n=50)", {"features": "classifier"}, "no images with labels to learn from"),
-        ("digits()", {"features": "digits"}, r"shape \(1, 8, 8\)"),
+        ("digits()", {"features": "digits"}, "--features=digits: takes grey levels 0..255, not"),
         ("digits()", {"metrics": ["frechet_infinity"], "features": "none"}, "extrapolate=True"),
     ],
 )
@@ -98,6 +99,16 @@ def test_what_cannot_be_measured_is_refused_before_samples_are_drawn(
     monkeypatch.setattr("scoresde.evaluate.draw", lambda *_: pytest.fail("samples were drawn"))
     with pytest.raises(ValueError, match=message):
         evaluate(untrained(data), 20, **asked)
+
+
+def test_samples_need_as_many_training_data_and_some_test_data():
+    run = untrained("moons(n=30)")
+    with pytest.raises(ValueError, match=r"--n=31: there are 30 training data"):
+        evaluate(run, 31, metrics=["sliced"])
+    assert {e.samples for e in evaluate(run, metrics=["sliced"]).train} == {30}
+    none = replace(run.data, test=run.data.test[:0], test_labels=run.data.test_labels[:0])
+    with pytest.raises(ValueError, match=r"0 test.* has no test data: name some"):
+        evaluate(replace(run, data=none), 10, metrics=["sliced"])
 
 
 def test_the_command_prints_a_table_and_writes_a_file(monkeypatch, tmp_path, capsys):

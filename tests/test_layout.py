@@ -46,6 +46,7 @@ ORDER = [
     "calls",
     "config",
     "models",
+    "pretrained",
     "run",
     "measure",
     "evaluate",

@@ -150,11 +150,13 @@ def test_c2st_names_its_extra(monkeypatch):
     ("call", "message"),
     [
         (lambda x: sliced_wasserstein(x, x, p=0.5), "p=0.5: at least 1"),
+        (lambda x: sliced_wasserstein(x, x, p=math.inf), "p=inf: at least 1, and finite"),
         (lambda x: sliced_wasserstein(x, x, projections=1), "projections=1"),
         (lambda x: precision_recall(x, x, k=0), "k=0: need 1 to 5"),
         (lambda x: density_coverage(x, x, k=6), "k=6: need 1 to 5"),
         (lambda x: c2st(x, x[1:]), "6 samples, but 5 of reference"),
         (lambda x: c2st(x, x, folds=1), "folds=1: need 2 to 6"),
+        (lambda x: c2st(x, x, folds=6), "6 samples: 10 to learn from are too few"),
     ],
 )
 def test_what_cannot_be_measured_is_refused(call, message):

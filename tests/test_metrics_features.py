@@ -129,15 +129,22 @@ def test_what_no_classifier_can_learn_is_refused(x, labels, settings, message):
         train_classifier(x, labels, **settings)
 
 
-PACKAGE = Path(find_spec("digit_recognizer").submodule_search_locations[0])
+FOUND = find_spec("digit_recognizer")
+needs_package = pytest.mark.skipif(FOUND is None, reason="digit-recognizer-py is not installed")
 
 
-def test_the_published_classifier_has_the_features_of_its_own_code():
-    spec = spec_from_file_location("digit_recognizer_model", PACKAGE / "model.py")
+@pytest.fixture
+def package():
+    return Path(FOUND.submodule_search_locations[0])
+
+
+@needs_package
+def test_the_published_classifier_has_the_features_of_its_own_code(package):
+    spec = spec_from_file_location("digit_recognizer_model", package / "model.py")
     published = module_from_spec(spec)
     spec.loader.exec_module(published)
     theirs = published.CNN()
-    state = torch.load(PACKAGE / "models" / "handwriting_model.pth", weights_only=True)
+    state = torch.load(package / "models" / "handwriting_model.pth", weights_only=True)
     theirs.load_state_dict(state)
     embed = digits_features()
     assert sum(p.numel() for p in embed.network.parameters()) == 390_410
@@ -151,11 +158,14 @@ def test_the_published_classifier_has_the_features_of_its_own_code():
     assert math.isfinite(frechet_distance(embed(x), embed(x)).value)
 
 
-def test_the_published_classifier_refuses_other_images_and_other_weights(tmp_path, monkeypatch):
+@needs_package
+def test_the_published_classifier_refuses_other_images_and_other_weights(
+    package, tmp_path, monkeypatch
+):
     with pytest.raises(ValueError, match=r"shape \(1, 8, 8\), but .* takes \(1, 28, 28\)"):
         digits_features()(images(2))
     damaged = tmp_path / "weights.pth"
-    damaged.write_bytes((PACKAGE / "models" / "handwriting_model.pth").read_bytes()[:-1])
+    damaged.write_bytes((package / "models" / "handwriting_model.pth").read_bytes()[:-1])
     with pytest.raises(ValueError, match=r"not the weights of digit-recognizer-py==0\.1\.0"):
         digits_features(damaged)
     with pytest.raises(FileNotFoundError):

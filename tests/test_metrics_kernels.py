@@ -175,7 +175,7 @@ def test_kid_does_not_depend_on_how_files_are_sorted():
     ("call", "message"),
     [
         (lambda x: kid(x, x, blocks=1), "blocks=1: need at least two"),
-        (lambda x: kid(x, x), "blocks=10: need at least two, with two samples in each; there are"),
+        (lambda x: kid(x, x), "blocks=10: need at least two, .* there are 6: give more samples"),
         (lambda x: energy_distance(x[:2], x), "samples: 2 of them; at least 3"),
         (lambda x: energy_distance(x, x, permutations=0), "permutations=0"),
         (lambda x: mmd(x, x, bandwidth=-1.0), "bandwidth=-1.0: must be positive"),

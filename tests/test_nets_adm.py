@@ -7,8 +7,7 @@ from torch.nn.functional import conv2d, interpolate
 
 from scoresde.calls import build
 from scoresde.nets import ADM
-from scoresde.nets.adm import ConvResample
-from scoresde.nets.blocks import ResidualBlock
+from scoresde.nets.blocks import ResidualBlock, Resize
 from scoresde.nets.conditioning import Sinusoids
 from scoresde.nets.layers import Attention, Resample
 
@@ -68,8 +67,9 @@ def test_attention_follows_every_block_of_its_levels(attention):
 
 @pytest.mark.parametrize("up", [False, True])
 def test_resampling_convolutions_are_their_formulas(up):
-    layer = ConvResample(2, 3, up=up).double()
-    x = torch.randn(2, 3, 6, 4, dtype=torch.float64)
+    net = ADM(3, **TINY | {"multipliers": (1, 1)}, conv_resample=True).double()
+    (layer,) = [b for b in (net.up if up else net.down) if isinstance(b, Resize)]
+    x = torch.randn(2, 8, 6, 4, dtype=torch.float64)
     source = interpolate(x, scale_factor=2, mode="nearest") if up else x
     expected = conv2d(source, layer.conv.weight, layer.conv.bias, stride=1 if up else 2, padding=1)
     torch.testing.assert_close(layer(x, x), expected)

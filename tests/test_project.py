@@ -18,6 +18,7 @@ import scoresde.data
 import scoresde.density
 import scoresde.metrics
 import scoresde.nets
+import scoresde.pretrained
 import scoresde.testing
 import scoresde.testing.strategies
 import scoresde.training
@@ -100,7 +101,10 @@ def test_table_lists_all(page, heading, members):
 
 @pytest.mark.parametrize(
     "module",
-    ["", ".training", ".chains", ".nets", ".data", ".metrics", ".testing", ".testing.strategies"],
+    [
+        *("", ".training", ".chains", ".pretrained", ".nets", ".data", ".metrics"),
+        *(".testing", ".testing.strategies"),
+    ],
 )
 def test_reference_describes_every_public_name(module):
     described = "".join(page.read_text() for page in ROOT.glob("docs/reference/*.md"))

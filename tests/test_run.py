@@ -13,6 +13,7 @@ from scoresde.grids import default_grid
 from scoresde.likelihood import DiscretisedGaussian, elbo
 from scoresde.models import build_model
 from scoresde.noise import SeededNoise
+from scoresde.pretrained import draw
 from scoresde.training import WithUncertainty
 
 
@@ -65,7 +66,7 @@ def test_a_run_is_sampled_on_the_default_grid_for_its_data_or_on_the_one_named(t
     done, drawn = run.train_run(tiny("digits()"), tmp_path), []
     for name in (None, "DensityGrid()", str(default_grid(done.model.data_std))):
         done.config.sample.grid = name
-        drawn.append(run.draw(done, 20)[0])
+        drawn.append(draw(done.trained(), 20)[0])
     assert abs(done.model.data_std - 1.0) > 0.1
     assert torch.equal(drawn[0], drawn[2])
     assert not torch.equal(drawn[0], drawn[1])
@@ -76,7 +77,7 @@ def test_the_training_data_are_transformed_once(tmp_path, monkeypatch):
     done.config.sample.batch_size = done.config.likelihood.batch_size = 2
     calls, prior = [], run.Run.prior
     monkeypatch.setattr(run.Run, "prior", lambda self: calls.append(1) or prior(self))
-    run.draw(done, 6)
+    draw(done.trained(), 6)
     assert len(calls) == 1
     results = measure.measure(done, done.held_out(6))
     assert len(results) == 3
@@ -157,7 +158,7 @@ def test_a_learnt_uncertainty_is_trained_and_kept_beside_the_denoiser(tmp_path):
     done = run.train_run(settings, tmp_path)
     assert isinstance(done.model, WithUncertainty)
     loaded = run.load_run(tmp_path, config.load(tmp_path))
-    drawn = [run.draw(each, 3)[0] for each in (done, loaded)]
+    drawn = [draw(each.trained(), 3)[0] for each in (done, loaded)]
     assert torch.equal(*drawn)
 
 
@@ -272,7 +273,7 @@ def test_pictures_on_tensorboard_are_refused_before_training_without_pillow(tmp_
 def test_results_come_back_to_host_memory(tmp_path):
     done = run.train_run(tiny("digits()"), tmp_path)
     assert next(done.model.parameters()).is_cuda
-    samples, _ = run.draw(done, 3)
+    samples, _ = draw(done.trained(), 3)
     assert not samples.is_cuda
     (result,) = measure.measure(done, done.held_out(3))
     assert not any(v.is_cuda for v in vars(result).values() if isinstance(v, torch.Tensor))
@@ -324,7 +325,7 @@ def test_runs_train_on_sounds_series_and_tables(tmp_path, named, net):
     settings.train.shift = 1 if len(shape) > 1 else 0
     done = run.train_run(settings, tmp_path / "run")
     again = run.load_run(tmp_path / "run", config.load(tmp_path / "run"))
-    assert run.draw(again, 2)[0].shape == (2, *shape)
+    assert draw(again.trained(), 2)[0].shape == (2, *shape)
     assert np.isfinite(done.history[-1].loss)
 
 

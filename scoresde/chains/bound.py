@@ -54,8 +54,9 @@ class ChainDecoder(Decoder):
     """The last step of a chain: N(E[x0 | x_1], Sigma), as a density or a probability of bins.
 
     Sigma = beta_1^v beta~_2^{1-v}: the posterior's variance is 0 for the last step, and that of the
-    step before stands for it, as in the code of Nichol and Dhariwal 2021 (arXiv:2102.09672). The
-    bins are those of Ho et al. 2020, arXiv:2006.11239, eq. 13.
+    step before stands for it, as in the code of Nichol and Dhariwal 2021 (arXiv:2102.09672). Of a
+    chain with fixed variances their code and that of Ho et al. 2020 (arXiv:2006.11239), whose eq.
+    13 has the bins, takes share 0 here, whatever the other steps have.
 
     Attributes:
         transform: from grey levels to model space; None for the density of continuous data.
@@ -122,8 +123,9 @@ def vlb(
         model: the denoiser, of a `Ladder`.
         x: data in model space (B, *), grey levels at the middles of their bins.
         n: how many levels to draw, each a network call: one from each of n strata of
-            log(1 + SNR) / 2, in which white data have terms of like size. None takes all of them,
-            one draw each. The decoder's share of calls is added, as for `scoresde.elbo`.
+            log(1 + SNR) / 2, in which white data have terms of like size; the standard error needs
+            two. None takes all of them, one draw each. The decoder's share of calls is added, as
+            for `scoresde.elbo`.
         share: v of the reverse steps' variance beta^v beta~^{1-v}: 0.0 and 1.0 are the two of DDPM.
             None is the network's own for a `LearnedVariance`, and 0.0 for others.
         decoder: `GaussianDecoder()` by default. `ChainDecoder(transform, share)` is that of the

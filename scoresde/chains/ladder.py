@@ -72,7 +72,7 @@ class Ladder(SDE):
         if not isinstance(lam, Tensor):
             k = min(max(bisect_left(self.lams, -lam, key=neg), 1), self.n - 1) - 1
             return k + 1.0 + (lam - self.lams[k]) / (self.lams[k + 1] - self.lams[k])
-        levels, slopes = self._table.to(lam.device)
+        levels, slopes = self._table_at(lam.device)
         fine = lam.double()
         k = torch.searchsorted(-levels, -fine).clamp(1, self.n - 1) - 1
         return (k + 1.0 + (fine - levels[k]) / slopes[k]).to(lam.dtype)
@@ -83,13 +83,16 @@ class Ladder(SDE):
         below = (t - 1.0).clamp(min=1.0) if isinstance(t, Tensor) else max(t - 1.0, 1.0)
         return self.level(below)
 
+    def _table_at(self, device: torch.device) -> Tensor:
+        return self._table.to(device, non_blocking=True)  # else each level would wait for a GPU
+
     def _at(self, t: Scalar) -> tuple[Scalar, Scalar]:
         """Return lam and its slope at t, in float64 whatever the dtype of t."""
         if not isinstance(t, Tensor):
             k = min(max(int(t), 1), self.n - 1) - 1
             slope = self.lams[k + 1] - self.lams[k]
             return self.lams[k] + (t - (k + 1)) * slope, slope
-        levels, slopes = self._table.to(t.device)
+        levels, slopes = self._table_at(t.device)
         fine = t.double()
         k = fine.detach().long().clamp(1, self.n - 1) - 1
         return levels[k] + (fine - (k + 1)) * slopes[k], slopes[k]

@@ -34,7 +34,8 @@ class LossMoments(nn.Module):
     def probabilities(self) -> Tensor:
         """Return p (n,) of the levels 1..n."""
         n = len(self.count)
-        root = self.losses.square().mean(1).sqrt()
+        # in float64 though `model.to(torch.bfloat16)` took the buffer along: sums over levels stall
+        root = self.losses.double().square().mean(1).sqrt()
         share = (1.0 - self.UNIFORM) * root / root.sum() + self.UNIFORM / n
         warm = (self.count >= self.SIZE).all() & (root.sum() > 0.0)
         return torch.where(warm, share, 1.0 / n)

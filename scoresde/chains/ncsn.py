@@ -28,7 +28,7 @@ from scoresde.errors import require_integer, require_number
 from scoresde.noise import Noise
 from scoresde.sde import Level
 from scoresde.solvers import AnnealedLangevin, PredictorCorrector, Solver, Step
-from scoresde.tensors import lincomb
+from scoresde.tensors import lincomb, normal_cdf
 
 
 @dataclass(frozen=True)
@@ -137,7 +137,7 @@ def level_count(sigma_max: float, sigma_min: float, dim: int, overlap: float = 0
     def mass(log_gamma: float) -> float:
         gamma = math.exp(log_gamma)
         shift = math.sqrt(2.0 * dim) * math.expm1(log_gamma)
-        return _normal_cdf(shift + 3.0 * gamma) - _normal_cdf(shift - 3.0 * gamma)
+        return normal_cdf(shift + 3.0 * gamma) - normal_cdf(shift - 3.0 * gamma)
 
     low, high = 0.0, math.log(sigma_max / sigma_min)
     for _ in range(60):
@@ -171,10 +171,6 @@ def best_step(ratio: float, corrections: int) -> float:
 
     # above 1 for every q, as left and ratio are, so that its least value is the nearest
     return _least(variance, 0.0, 1.0)
-
-
-def _normal_cdf(z: float) -> float:
-    return 0.5 * math.erfc(-z / math.sqrt(2.0))
 
 
 def _least(function: Callable[[float], float], low: float, high: float) -> float:

@@ -82,7 +82,8 @@ class LearnedVariance(Denoiser):
             found = tuple(out.shape) if isinstance(out, Tensor) else type(out).__name__
             raise ValueError(
                 f"net: output {found} for an input of shape {tuple(x.shape)}; with learned "
-                f"variances it has twice the channels, {wanted}"
+                f"variances it has twice the channels, {wanted}; build it with them, such as "
+                f"scoresde.nets.UNet(..., outputs={wanted[1]})"
             )
         mean, w = out.chunk(2, 1)
         p = super()._read(x, mean, level)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import struct
 import warnings
 from functools import partial
 from pathlib import Path
@@ -43,7 +42,7 @@ def audio(
         length: of a sample, in sampling intervals.
         rate: samples a second, to which sounds of other rates are resampled (by
             `scipy.signal.resample_poly`, which may overshoot full scale a little); None takes the
-            rate of the first file, and refuses another.
+            rate of the first file (that can be read), and refuses another.
         channels: of a sample. One channel is the mean of those of the file; several are those of
             the file, or its single one over and over.
         on_error: what to do with a file that cannot be used, as for `images`.
@@ -59,7 +58,7 @@ def audio(
     if min(length, channels, 1 if rate is None else rate) < 1:
         raise ValueError(f"length={length}, rate={rate}, channels={channels} must be positive")
     resample = rate is not None
-    rate = rate or _rate(files(Path(train), "sounds", _SUFFIXES)[0])
+    rate = rate or _rate(Path(train), on_error)
     reader = Reader(
         "sounds",
         _SUFFIXES,
@@ -73,11 +72,16 @@ def audio(
     return read_parts(partial(read_folder, reader=reader), train, test)
 
 
-def _rate(path: Path) -> int:
-    try:
-        return _decode(path)[0]
-    except ValueError as error:
-        raise ValueError(f"{path} cannot be read ({error}): repair or remove it") from error
+def _rate(root: Path, on_error: str) -> int:
+    """Return the rate of the first file that can be read."""
+    paths = files(root, "sounds", _SUFFIXES)
+    for path in paths:
+        try:
+            return _decode(path)[0]
+        except ValueError as error:
+            if on_error != "skip":
+                raise ValueError(f"{path} cannot be read ({error}): repair or remove it") from error
+    raise ValueError(f"none of the {len(paths)} sounds in {root} can be read")
 
 
 def _read_sound(path: Path, length: int, rate: int, resample: bool, channels: int) -> Tensor:
@@ -116,8 +120,8 @@ def _decode(path: Path) -> tuple[int, np.ndarray]:
             warnings.simplefilter("ignore", wavfile.WavFileWarning)  # chunks that are no sound
             warnings.filterwarnings("error", "Reached EOF", wavfile.WavFileWarning)
             rate, wave = wavfile.read(path)
-    except (struct.error, EOFError, wavfile.WavFileWarning) as error:
-        raise ValueError(str(error)) from error
+    except Exception as error:  # a damaged file raises anything, UnboundLocalError among them
+        raise ValueError(f"no whole WAV file: {error}") from error
     if not len(wave):
         raise ValueError("it has no samples")
     if wave.dtype == np.uint8:  # 8 bits are the only ones without a sign

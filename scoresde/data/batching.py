@@ -68,8 +68,9 @@ def _read_ahead(read: Callable[[Tensor], T], indices: Iterator[Tensor], ahead: i
     with ThreadPoolExecutor(ahead, "batches") as readers:
         upcoming = deque(readers.submit(read, index) for index in islice(indices, ahead))
         for index in indices:
-            yield upcoming.popleft().result()
+            # before the batch is handed out, so that reading goes on while it is used
             upcoming.append(readers.submit(read, index))
+            yield upcoming.popleft().result()
 
 
 def _indices(n: int, batch_size: int, seed: int, start_step: int) -> Iterator[Tensor]:

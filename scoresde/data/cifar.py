@@ -36,7 +36,11 @@ def cifar10(folder: str | Path) -> Dataset:
         suffix, read, classes = "", _read_pickled, _read_names(_existing(folder, "batches.meta"))
     else:
         suffix, read = ".bin", _read_binary
-        classes = tuple(_existing(folder, "batches.meta.txt").read_text().split())
+        classes = tuple(_existing(folder, "batches.meta.txt").read_text("latin1").split())
+    if len(classes) != _CLASSES:
+        raise ValueError(
+            f"batches.meta of {folder} names {len(classes)} classes, not {_CLASSES}: get it again"
+        )
     parts = [read(_existing(folder, name + suffix)) for name in _BATCHES]
     test, test_labels = read(_existing(folder, "test_batch" + suffix))
     return Dataset(
@@ -85,7 +89,7 @@ def _read_names(path: Path) -> tuple[str, ...]:
     names = _unpickle(path).get(b"label_names")
     if not isinstance(names, list) or not all(isinstance(name, bytes) for name in names):
         raise ValueError(f"{path} does not hold label_names, a list of text: get it again")
-    return tuple(name.decode() for name in names)
+    return tuple(name.decode("latin1") for name in names)
 
 
 class _Dtype:

@@ -52,8 +52,8 @@ def read_folder(root: Path, reader: Reader) -> Part:
     """Return the samples (N, *) of a folder, and their classes where they lie in sub-folders.
 
     With a cache the samples are mapped from a file there, copy on write. It is found again by the
-    files' names, sizes and times of change and by the reader's settings, and made where there is
-    none; a kill on the way leaves no half of one under its name.
+    folder, its files' names, sizes and times of change and the reader's settings, and made where
+    there is none; a kill on the way leaves no half of one under its name.
 
     Raises:
         FileNotFoundError: the folder is missing, or holds no such files.
@@ -82,7 +82,9 @@ def read_folder(root: Path, reader: Reader) -> Part:
 
 def files(root: Path, kind: str, suffixes: tuple[str, ...]) -> list[Path]:
     """Return the files of a folder and of all folders in it, in the order of their paths."""
-    paths = sorted(path for path in root.rglob("*") if path.suffix.lower() in suffixes)
+    found = (path for path in root.rglob("*") if path.suffix.lower() in suffixes)
+    # by their text: paths themselves are compared without case on Windows
+    paths = sorted((path for path in found if path.is_file()), key=lambda path: path.parts)
     if not paths:
         state = f"holds no {kind} ({' '.join(suffixes)})" if root.is_dir() else "is no folder"
         raise FileNotFoundError(f"{root} {state}")
@@ -149,7 +151,9 @@ def _write(folder: Path, paths: list[Path], reader: Reader) -> None:
 
 def _key(root: Path, paths: list[Path], reader: Reader) -> str:
     seen = [(str(p.relative_to(root)), (s := p.stat()).st_size, s.st_mtime_ns) for p in paths]
-    told = repr((reader.settings, reader.shape, reader.dtype, reader.on_error, seen))
+    # with the folder: those of an archive may have the same names, sizes and times in both parts
+    of = str(root.resolve())
+    told = repr((reader.settings, reader.shape, reader.dtype, reader.on_error, of, seen))
     return hashlib.sha256(told.encode()).hexdigest()[:32]
 
 

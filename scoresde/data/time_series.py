@@ -54,8 +54,8 @@ def _read(path: Path, label: int | None) -> Part:
                 raise ValueError(f"label={label}: the header of a .ts file says where classes are")
             return _read_ts(path)
         return _read_table(path, _DELIMITERS[suffix], label)
-    except UnicodeDecodeError as error:
-        raise ValueError(f"{path} is no text ({error}): get it again") from error
+    except (UnicodeDecodeError, csv.Error) as error:
+        raise ValueError(f"{path} is no text of values ({error}): get it again") from error
 
 
 def _read_table(path: Path, delimiter: str, label: int | None) -> Part:

@@ -34,7 +34,7 @@ def c2st(
     Raises:
         ImportError: scikit-learn is not installed.
         ValueError: as `pair`; sets of different sizes, of which chance is not 1/2; fewer than two
-            folds, or more than samples.
+            folds, or more than samples; too few samples for the default classifier.
     """
     try:
         from sklearn.model_selection import StratifiedKFold, cross_val_predict
@@ -46,6 +46,9 @@ def c2st(
         raise ValueError(f"{n} samples, but {len(both.y)} of reference: take as many of both")
     if not 2 <= folds <= n:
         raise ValueError(f"folds={folds}: need 2 to {n}, the number of samples")
+    learnt = 2 * (n - math.ceil(n / folds))
+    if classifier is None and learnt < 12:  # the network sets a tenth aside, with some of both
+        raise ValueError(f"{n} samples: {learnt} to learn from are too few; give more of both")
     x, y = torch.cat([both.x, both.y]).cpu().numpy(), np.repeat([1, 0], n)
     chosen = _network(x.shape[1], seed) if classifier is None else classifier
     split = StratifiedKFold(folds, shuffle=True, random_state=seed)

@@ -35,7 +35,8 @@ def kid(
     count = max(10, math.ceil(most / 1000)) if blocks is None else blocks
     if not 2 <= count <= fewest // 2:
         raise ValueError(
-            f"blocks={count}: need at least two, with two samples in each; there are {fewest}"
+            f"blocks={count}: need at least two, with two samples in each; there are {fewest}: "
+            f"give more samples, or other blocks"
         )
     generator = torch.Generator().manual_seed(seed)
     parts = zip(*(shuffled(rows, generator).tensor_split(count) for rows in both[:2]), strict=True)

@@ -28,15 +28,15 @@ def sliced_wasserstein(
     Args:
         samples: (N, *), or their features.
         reference: (M, *) likewise.
-        p: at least 1.
+        p: at least 1, and finite.
         projections: directions; one is enough on a line, where there are no others.
         seed: of the directions.
 
     Raises:
-        ValueError: as `pair`; p below 1; fewer than two directions.
+        ValueError: as `pair`; p out of range; fewer than two directions.
     """
-    if not p >= 1:
-        raise ValueError(f"p={p}: at least 1")
+    if not 1 <= p < math.inf:
+        raise ValueError(f"p={p}: at least 1, and finite")
     if projections < 2:
         raise ValueError(f"projections={projections}: at least 2, for a standard error")
     both = pair(samples, reference, least=1)

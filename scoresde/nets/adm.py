@@ -7,12 +7,13 @@ from functools import partial
 
 import torch
 from torch import Tensor, nn
-from torch.nn.functional import pad, silu
+from torch.nn.functional import silu
 
-from scoresde.nets.blocks import ResidualBlock
+from scoresde.nets.blocks import ResidualBlock, Resize
 from scoresde.nets.checks import check_signal
 from scoresde.nets.conditioning import Conditioning, Sinusoids, transformer_frequencies
 from scoresde.nets.layers import GroupNorm, Resample, conv
+from scoresde.nets.levels import check_levels, decoder, encoder
 
 
 class ADM(nn.Module):
@@ -70,17 +71,17 @@ class ADM(nn.Module):
     ) -> None:
         super().__init__()
         outputs = channels if outputs is None else outputs
-        _check_sizes(channels, outputs, width, multipliers, blocks, attention, dims)
+        check_levels(channels, outputs, width, multipliers, blocks, attention, dims)
         self.channels, self.dims, self.factor = channels, dims, 2 ** (len(multipliers) - 1)
         widths = [width * m for m in multipliers]
         heads = _heads(widths, attention, head_channels)
         block = partial(
             ResidualBlock, dims, dropout=dropout, scale_shift=True, rescale=False, skip_conv=False
         )
-        change = partial(ConvResample, dims) if conv_resample else partial(_resampling, block, dims)
-        down, skips = _encoder(block, change, widths, heads, blocks)
+        change = partial(_convolution, dims) if conv_resample else partial(_resampling, block, dims)
+        down, skips = encoder(block, change, widths, widths[0], blocks, heads)
         middle = [block(widths[-1], widths[-1], heads=h) for h in (widths[-1] // head_channels, 0)]
-        up = _decoder(block, change, widths, heads, blocks, skips)
+        up = decoder(block, change, widths, skips, blocks, heads, every=True)
         sizes = [b.modulation for b in (*down, *middle, *up)]
         sinusoids = Sinusoids(transformer_frequencies(width // 2, time_scale))
         self.conditioning = Conditioning(sinusoids, 4 * width, sizes, num_classes)
@@ -107,76 +108,12 @@ class ADM(nn.Module):
         return self.head(silu(self.norm(h)))
 
 
-class ConvResample(nn.Module):
-    """A convolution of stride 2, or one after doubling by the nearest neighbour.
-
-    It is Improved DDPM's, with a zero before the first points, where DDPM's `Resize` has one beyond
-    the last. Among blocks it is one that nothing modulates.
-
-    Args:
-        dims: spatial dimensions, 1 to 3.
-        channels: of the input (B, channels, *) and of the output.
-        up: double the resolution instead of halving it.
-    """
-
-    modulation, resamples = 0, True
-
-    def __init__(self, dims: int, channels: int, *, up: bool) -> None:
-        super().__init__()
-        # at stride 2 the last window of an even size ends with its last point
-        prepare = Resample(dims, (1.0, 1.0), up=True) if up else partial(pad, pad=(1, 0) * dims)
-        self.prepare = prepare
-        self.conv = conv(dims, channels, channels, stride=1 if up else 2)
-
-    def forward(self, x: Tensor, modulation: Tensor) -> Tensor:
-        return self.conv(self.prepare(x))
+def _resampling(block: Callable[..., ResidualBlock], dims: int, c: int, up: bool) -> ResidualBlock:
+    return block(c, c, resample=Resample(dims, (1.0, 1.0), up=up))
 
 
-Block = ResidualBlock | ConvResample
-
-
-def _resampling(
-    block: Callable[..., ResidualBlock], dims: int, channels: int, *, up: bool
-) -> ResidualBlock:
-    return block(channels, channels, resample=Resample(dims, (1.0, 1.0), up=up))
-
-
-def _encoder(
-    block: Callable[..., ResidualBlock],
-    change: Callable[..., Block],
-    widths: Sequence[int],
-    heads: Sequence[int],
-    blocks: int,
-) -> tuple[list[Block], list[int]]:
-    """Return the blocks on the way down, and the channels of the stem's and of every output."""
-    layers, skips = [], [widths[0]]
-    for level, outputs in enumerate(widths):
-        if level > 0:
-            layers.append(change(skips[-1], up=False))
-            skips.append(skips[-1])
-        for _ in range(blocks):
-            layers.append(block(skips[-1], outputs, heads=heads[level]))
-            skips.append(outputs)
-    return layers, skips
-
-
-def _decoder(
-    block: Callable[..., ResidualBlock],
-    change: Callable[..., Block],
-    widths: Sequence[int],
-    heads: Sequence[int],
-    blocks: int,
-    skips: list[int],
-) -> list[Block]:
-    """Return the blocks on the way up, each of which takes a skip unless it resamples."""
-    layers, inputs = [], widths[-1]
-    for level in reversed(range(len(widths))):
-        for _ in range(blocks + 1):
-            layers.append(block(inputs + skips.pop(), widths[level], heads=heads[level]))
-            inputs = widths[level]
-        if level > 0:
-            layers.append(change(inputs, up=True))
-    return layers
+def _convolution(dims: int, c: int, up: bool) -> Resize:
+    return Resize(dims, c, c, up=up, before=True)
 
 
 def _heads(widths: Sequence[int], attention: Sequence[int], head_channels: int) -> list[int]:
@@ -188,28 +125,3 @@ def _heads(widths: Sequence[int], attention: Sequence[int], head_channels: int) 
             f"and of the last one, which are {tuple(asked)}"
         )
     return [w // head_channels if i in attention else 0 for i, w in enumerate(widths)]
-
-
-def _check_sizes(
-    channels: int,
-    outputs: int,
-    width: int,
-    multipliers: Sequence[int],
-    blocks: int,
-    attention: Sequence[int],
-    dims: int,
-) -> None:
-    levels = len(multipliers)
-    if dims not in (1, 2, 3):
-        raise ValueError(f"dims={dims} must be 1, 2 or 3")
-    if min(channels, outputs, width, blocks, levels, *multipliers) < 1 or width % 2:
-        raise ValueError(
-            f"channels={channels}, outputs={outputs}, width={width}, multipliers="
-            f"{tuple(multipliers)} and blocks={blocks} must be positive, width even, and a "
-            f"multiplier given for each level"
-        )
-    if not set(attention) <= set(range(levels)):
-        raise ValueError(
-            f"attention={tuple(attention)} must name levels among 0 to {levels - 1}, one for "
-            f"each multiplier; () leaves it to the middle"
-        )

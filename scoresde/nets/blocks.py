@@ -69,24 +69,41 @@ class ResidualBlock(nn.Module):
 
 
 class Resize(nn.Module):
-    """DDPM's change of resolution, between its blocks: a filter and a 3^dims convolution.
+    """A change of resolution between blocks: a filter and a 3^dims convolution.
 
     Down, a convolution of stride 2, which the taps (1, 1) leave unfiltered as Ho et al. do, with a
     zero beyond the last points; up, a convolution after the filter. It is called as a block is, and
     leaves the modulation alone.
+
+    Args:
+        dims: spatial dimensions, 1 to 3.
+        inputs: channels of the input.
+        outputs: channels of the output.
+        taps: of the filter.
+        up: double the resolution instead of halving it.
+        before: with the zero of an unfiltered one before the first points, as in Improved DDPM.
     """
 
     modulation, resamples = 0, True
 
     def __init__(
-        self, dims: int, inputs: int, outputs: int, taps: Sequence[float], *, up: bool = False
+        self,
+        dims: int,
+        inputs: int,
+        outputs: int,
+        taps: Sequence[float] = (1.0, 1.0),
+        *,
+        up: bool = False,
+        before: bool = False,
     ) -> None:
         super().__init__()
-        self.beyond = (0, 0 if up or tuple(taps) != (1, 1) else 1) * dims
-        blur = nn.Identity() if any(self.beyond) else Resample(dims, taps, stride=1)
+        plain = not up and tuple(taps) == (1, 1)
+        # at stride 2 the last window of an even size ends with its last point, or one beyond
+        self.zeros = ((1, 0) if before else (0, 1)) * dims if plain else ()
+        blur = nn.Identity() if plain else Resample(dims, taps, stride=1)
         self.filter = Resample(dims, taps, up=True) if up else blur
         self.conv = conv(dims, inputs, outputs, stride=1 if up else 2)
 
     def forward(self, x: Tensor, modulation: Tensor | None = None) -> Tensor:
         del modulation
-        return self.conv(self.filter(pad(x, self.beyond) if any(self.beyond) else x))
+        return self.conv(self.filter(pad(x, self.zeros) if self.zeros else x))

@@ -23,6 +23,8 @@ class MLP(nn.Module):
         embed: number of Fourier features of t, even (Tancik et al. 2020, arXiv:2006.10739).
         time_scale: standard deviation of the features' frequencies, in cycles per unit of t.
         num_classes: K, or None for a network without classes.
+        outputs: channels of the output, its first size, for example twice those of x with learned
+            variances. None is as many as x has.
 
     Raises:
         ValueError: a size that is not positive; an odd `embed`; when called, an x, t or label that
@@ -38,24 +40,26 @@ class MLP(nn.Module):
         *,
         time_scale: float = 4.0,
         num_classes: int | None = None,
+        outputs: int | None = None,
     ) -> None:
         super().__init__()
         self.shape = (shape,) if isinstance(shape, int) else tuple(shape)
-        if min(*self.shape, hidden, depth, embed) < 1 or embed % 2:
+        outputs = self.shape[0] if outputs is None else outputs
+        if min(*self.shape, hidden, depth, embed, outputs) < 1 or embed % 2:
             raise ValueError(
-                f"shape={shape}, hidden={hidden}, depth={depth}, embed={embed} must be positive "
-                f"and embed even"
+                f"shape={shape}, hidden={hidden}, depth={depth}, embed={embed}, outputs={outputs} "
+                f"must be positive and embed even"
             )
-        size = math.prod(self.shape)
+        size, self.answer = math.prod(self.shape), (outputs, *self.shape[1:])
         sinusoids = Sinusoids(fourier_frequencies(embed // 2, time_scale))
         self.conditioning = Conditioning(sinusoids, hidden, [hidden] * depth, num_classes)
         self.stem = linear(size, hidden)
         self.into = nn.ModuleList(linear(hidden, hidden) for _ in range(depth))
         self.back = nn.ModuleList(linear(hidden, hidden) for _ in range(depth))
-        self.head = linear(hidden, size, zero=True)
+        self.head = linear(hidden, math.prod(self.answer), zero=True)
 
     def forward(self, x: Tensor, t: Tensor, label: Tensor | None = None) -> Tensor:
-        """Return a tensor of the shape of x (B, *shape), for t (B,) and label (B,) or None."""
+        """Return (B, outputs, *) for x (B, *shape), t (B,) and label (B,) or None."""
         if x.shape[1:] != self.shape:
             raise ValueError(
                 f"x: shape {tuple(x.shape)} is not (B, {', '.join(map(str, self.shape))})"
@@ -64,4 +68,4 @@ class MLP(nn.Module):
         h = self.stem(x.flatten(1))
         for into, back, modulation in zip(self.into, self.back, modulations, strict=True):
             h = h + back(silu(into(silu(h)) + modulation))
-        return self.head(silu(h)).reshape(x.shape)
+        return self.head(silu(h)).reshape(len(x), *self.answer)

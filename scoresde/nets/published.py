@@ -28,9 +28,10 @@ def ddpm(
 ) -> UNet:
     """Return the U-Net of DDPM, on 999 t (Ho et al. 2020, arXiv:2006.11239, App. B).
 
-    35.2 million parameters for CIFAR-10. For 256 x 256 pixels, 111.6 million with
-    `multipliers=(1, 1, 2, 2, 4, 4), attention=(4,), dropout=0.0`. The arguments are those of
-    [`UNet`][scoresde.nets.UNet].
+    As in the code of score SDEs: on the way up attention follows the last block of a level, where
+    Ho et al. have it after each. 35.2 million parameters for CIFAR-10. For 256 x 256 pixels, 111.6
+    million with `multipliers=(1, 1, 2, 2, 4, 4), attention=(4,), dropout=0.0`. The arguments are
+    those of [`UNet`][scoresde.nets.UNet].
     """
     return UNet(
         channels,

@@ -105,8 +105,8 @@ class ResidualOutput(nn.Module):
 def input_pyramid(
     kind: str | bool,
     combine: str,
-    dims: int,
     channels: int,
+    dims: int,
     widths: Sequence[int],
     taps: Sequence[float],
     rescale: bool,
@@ -133,8 +133,8 @@ def input_pyramid(
 
 def output_pyramid(
     kind: str,
-    dims: int,
     channels: int,
+    dims: int,
     widths: Sequence[int],
     taps: Sequence[float],
     rescale: bool,

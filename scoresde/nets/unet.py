@@ -20,6 +20,7 @@ from scoresde.nets.conditioning import (
     positional_frequencies,
 )
 from scoresde.nets.layers import GroupNorm, Resample, Residual, conv
+from scoresde.nets.levels import Change, check_levels, decoder, encoder
 from scoresde.nets.patches import to_channels, to_points
 from scoresde.nets.pyramids import OutputSkip, input_pyramid, output_pyramid
 
@@ -98,29 +99,29 @@ class UNet(nn.Module):
     ) -> None:
         super().__init__()
         outputs = channels if outputs is None else outputs
-        _check_sizes(channels, outputs, width, multipliers, blocks, attention, heads, dims, patch)
+        check_levels(channels, outputs, width, multipliers, blocks, attention, dims)
+        if min(heads, patch) < 1:
+            raise ValueError(f"heads={heads} and patch={patch} must be positive")
         self.channels, self.dims, self.levels = channels, dims, len(multipliers)
         self.patch, self.periods = patch, _periods(input_periods)
-        points, made = channels * patch**dims, outputs * patch**dims
+        points, answers = channels * patch**dims, outputs * patch**dims
         widths = [width * m for m in multipliers]
-        block = partial(
-            ResidualBlock, dims, dropout=dropout, scale_shift=scale_shift, rescale=skip_rescale
-        )
-        resize = _resize(resblock, dims, block, resample)
+        block, resize = _blocks(resblock, dims, resample, dropout, scale_shift, skip_rescale)
         grown = 2 if progressive_input == "input_skip" and combine == "cat" else 1
         at = [heads if level in attention else 0 for level in range(self.levels)]
-        down, middle, up = _blocks(block, resize, widths, width, blocks, at, grown)
+        down, skips = encoder(block, resize, widths, width, blocks, at, grown)
+        middle = [block(widths[-1], widths[-1], heads=h) for h in (heads * any(at), 0)]
+        up = decoder(block, resize, widths, skips, blocks, at, every=False)
         told = [b.modulation for b in (*down, *middle, *up)]
         sinusoids = _sinusoids(embedding, width, time_scale)
         self.conditioning = Conditioning(sinusoids, 4 * width, told, num_classes)
         self.stem = conv(dims, points * (1 + 2 * len(self.periods)), width)
         self.down, self.middle, self.up = map(nn.ModuleList, (down, middle, up))
-        sizes = widths, resample, skip_rescale
-        inward = input_pyramid(progressive_input, combine, dims, points, *sizes)
-        self.pyramid = nn.ModuleList(inward)
-        self.outputs = nn.ModuleList(output_pyramid(progressive_output, dims, made, *sizes))
+        sizes = dims, widths, resample, skip_rescale
+        self.pyramid = nn.ModuleList(input_pyramid(progressive_input, combine, points, *sizes))
+        self.outputs = nn.ModuleList(output_pyramid(progressive_output, answers, *sizes))
         self.add, self.norm = Residual(skip_rescale), GroupNorm(widths[0])
-        self.head = conv(dims, widths[0], made, zero=True)
+        self.head = conv(dims, widths[0], answers, zero=True)
 
     def forward(self, x: Tensor, t: Tensor, label: Tensor | None = None) -> Tensor:
         """Return (B, outputs, *) for x (B, channels, *), t (B,) and label (B,) or None."""
@@ -155,100 +156,22 @@ class UNet(nn.Module):
         return self.head(silu(self.norm(self.add(below, h))))
 
 
-def _check_sizes(
-    channels: int,
-    outputs: int,
-    width: int,
-    multipliers: Sequence[int],
-    blocks: int,
-    attention: Sequence[int],
-    heads: int,
+def _blocks(
+    resblock: str,
     dims: int,
-    patch: int,
-) -> None:
-    levels = len(multipliers)
-    if dims not in (1, 2, 3):
-        raise ValueError(f"dims={dims} must be 1, 2 or 3")
-    sizes = channels, outputs, width, blocks, heads, patch, levels
-    if min(*sizes, *multipliers) < 1 or width % 2:
-        raise ValueError(
-            f"channels={channels}, outputs={outputs}, width={width}, "
-            f"multipliers={tuple(multipliers)}, blocks={blocks}, heads={heads} and patch={patch} "
-            f"must be positive, width even, and a multiplier given for each level"
-        )
-    if not set(attention) <= set(range(levels)):
-        raise ValueError(
-            f"attention={tuple(attention)} must name levels among 0 to {levels - 1}, one for "
-            f"each multiplier; () is none"
-        )
-
-
-def _resize(
-    resblock: str, dims: int, block: Callable[..., ResidualBlock], taps: Sequence[float]
-) -> Callable[[int, bool], ResidualBlock | Resize]:
-    """Return what makes the block between two levels, from its channels and whether it goes up."""
+    taps: Sequence[float],
+    dropout: float,
+    scale_shift: bool,
+    rescale: bool,
+) -> tuple[Callable[..., ResidualBlock], Change]:
+    """Return what makes the blocks within the levels, and what those between them."""
+    block = partial(ResidualBlock, dims, dropout=dropout, scale_shift=scale_shift, rescale=rescale)
     match resblock:
         case "biggan":
-            return lambda c, up: block(c, c, resample=Resample(dims, taps, up=up))
+            return block, lambda c, up: block(c, c, resample=Resample(dims, taps, up=up))
         case "ddpm":
-            return lambda c, up: Resize(dims, c, c, taps, up=up)
+            return block, lambda c, up: Resize(dims, c, c, taps, up=up)
     raise ValueError(f"resblock={resblock!r} must be 'biggan' or 'ddpm'")
-
-
-def _blocks(
-    block: Callable[..., ResidualBlock],
-    resize: Callable[[int, bool], ResidualBlock | Resize],
-    widths: Sequence[int],
-    width: int,
-    blocks: int,
-    heads: Sequence[int],
-    grown: int,
-) -> tuple[list[ResidualBlock | Resize], list[ResidualBlock], list[ResidualBlock | Resize]]:
-    """Return the blocks on the way down, in the middle, with attention if any has, and up."""
-    down, skips = _encoder(block, resize, widths, width, blocks, heads, grown)
-    middle = [block(widths[-1], widths[-1], heads=h) for h in (max(heads), 0)]
-    return down, middle, _decoder(block, resize, widths, skips, blocks, heads)
-
-
-def _encoder(
-    block: Callable[..., ResidualBlock],
-    resize: Callable[[int, bool], ResidualBlock | Resize],
-    widths: Sequence[int],
-    width: int,
-    blocks: int,
-    heads: Sequence[int],
-    grown: int,
-) -> tuple[list[ResidualBlock | Resize], list[int]]:
-    """Return the blocks on the way down, and the channels of the stem's and of every output."""
-    layers, skips = [], [width]
-    for level, outputs in enumerate(widths):
-        if level > 0:
-            layers.append(resize(skips[-1], False))
-            skips.append(skips[-1] * grown)
-        for _ in range(blocks):
-            layers.append(block(skips[-1], outputs, heads=heads[level]))
-            skips.append(outputs)
-    return layers, skips
-
-
-def _decoder(
-    block: Callable[..., ResidualBlock],
-    resize: Callable[[int, bool], ResidualBlock | Resize],
-    widths: Sequence[int],
-    skips: list[int],
-    blocks: int,
-    heads: Sequence[int],
-) -> list[ResidualBlock | Resize]:
-    """Return the blocks on the way up, each of which takes a skip unless it resamples."""
-    layers, inputs = [], widths[-1]
-    for level in reversed(range(len(widths))):
-        for i in range(blocks + 1):
-            last = heads[level] if i == blocks else 0
-            layers.append(block(inputs + skips.pop(), widths[level], heads=last))
-            inputs = widths[level]
-        if level > 0:
-            layers.append(resize(inputs, True))
-    return layers
 
 
 def _periods(periods: Sequence[float]) -> tuple[float, ...]:

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from scoresde.errors import require_integer
 from scoresde.sde import SDE
-from scoresde.tensors import softplus
+from scoresde.tensors import normal_cdf, softplus
 
 
 class Times(ABC):
@@ -131,7 +131,7 @@ class LogNormalTimes(Times):
 
     def quantile(self, sde: SDE, u: Tensor) -> tuple[Tensor, Tensor]:
         ends = -float(sde.lam(sde.t_min)), -float(sde.lam(sde.T))
-        low, high = (_normal_cdf((end - self.mean) / self.std) for end in ends)
+        low, high = (normal_cdf((end - self.mean) / self.std) for end in ends)
         if high - low < 1e-6:
             raise ValueError(
                 f"times={self}: log(sigma / alpha) of {sde} lies in {ends}, which this law all "
@@ -166,10 +166,6 @@ class DiscreteTimes(Times):
         k = (u * self.n).floor().clamp(max=self.n - 1)
         t = sde.t_min + (sde.T - sde.t_min) * (k / (self.n - 1))
         return t.clamp(max=sde.T), torch.ones_like(u)
-
-
-def _normal_cdf(z: float) -> float:
-    return 0.5 * math.erfc(-z / math.sqrt(2.0))
 
 
 def _times(sde: SDE, lam: Tensor) -> Tensor:
