@@ -70,6 +70,7 @@ def test_langevin_dynamics_keep_to_the_calls_with_the_step_of_technique_4():
         assert 2.0 * solver.corrector.snr**2 == pytest.approx(best_step(ratio, corrections))
 
 
+@pytest.mark.slow
 def test_a_part_is_printed_and_the_page_left_as_it_was(folder, monkeypatch, capsys):
     monkeypatch.setattr(command, "HERE", folder)
     monkeypatch.setattr(command, "measure", partial(systems.measure, calls=(10,)))

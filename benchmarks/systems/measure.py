@@ -16,7 +16,7 @@ from torch import Tensor
 
 from scoresde import AdamsPC, atomic
 from scoresde.chains import GeometricSigmas, Respaced, annealed_langevin, best_step
-from scoresde.config import read
+from scoresde.config import read, solve_settings
 from scoresde.data import Dataset
 from scoresde.likelihood import fingerprint, summary
 from scoresde.measure import measure_all
@@ -29,8 +29,9 @@ from scoresde.metrics import (
     kid,
     train_classifier,
 )
+from scoresde.pretrained import draw
 from scoresde.report import png, stretch
-from scoresde.run import Run, draw, train_run
+from scoresde.run import Run, train_run
 
 CONFIGS = Path(__file__).parents[2] / "configs"
 CALLS = (10, 50, 1000)
@@ -187,7 +188,7 @@ def measure(
 
 def own(run: Run, calls: int) -> dict[str, Any]:
     """Return the settings of a system's own sampler for a budget of network calls."""
-    chosen = run.settings("sample")
+    chosen = solve_settings(run.config, "sample")
     if isinstance(run.model.sde, GeometricSigmas):
         return langevin(run.model.sde, calls)
     return {"solver": chosen["solver"], "grid": chosen["grid"], "nfe": calls}
@@ -209,7 +210,7 @@ def langevin(sde: GeometricSigmas, calls: int) -> dict[str, Any]:
 def drawn(run: Run, path: Path, n: int, settings: dict[str, Any]) -> Tensor:
     """Return the samples of a file, which are drawn if there is none."""
     if not path.is_file():
-        x, _ = draw(run, n, **settings)
+        x, _ = draw(run.trained(), n, **settings)
         buffer = io.BytesIO()
         np.save(buffer, x.numpy())
         atomic.replace(path, buffer.getvalue())
