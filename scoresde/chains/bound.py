@@ -29,7 +29,7 @@ from scoresde.denoiser import BaseDenoiser, Field, Prediction
 from scoresde.errors import require_integer, require_number
 from scoresde.likelihood import Decoder, GaussianDecoder, LogLikelihood, Transform
 from scoresde.likelihood.decoder import log_bins
-from scoresde.likelihood.elbo import prior_part
+from scoresde.likelihood.elbo import bound_of, prior_part
 from scoresde.likelihood.traces import mean_of
 from scoresde.noise import Noise
 from scoresde.sampling import check_data, check_model, noise_of, place_cond, placement
@@ -156,20 +156,11 @@ def vlb(
             "diffusion": _sum(-rates, widths),
             "decoder": _decoded(field, x, sde, widths, decoder, noise.fold(1)),
         }
-    parts = {name: mean for name, (mean, _) in found.items()}
-    variance = torch.stack([stderr.square() for _, stderr in found.values()]).sum(0)
-    terms = [-parts["decoder"][:, None], rates * widths, -parts["prior"][:, None]]
-    return ChainBound(
-        nats=sum(parts.values(), torch.zeros_like(variance)),
-        parts=parts,
-        stderr=variance.sqrt(),
-        nfe=torch.full((len(x),), field.nfe, device=x.device),
-        dim=math.prod(x.shape[1:]),
-        bound=True,
-        probability=decoder.discrete,
-        method=f"bound of the chain by {'all' if n is None else n} levels, {decoder}",
-        terms=torch.cat(terms, 1) if n is None else None,
-    )
+    drawn = "all" if n is None else n
+    bound = bound_of(found, x, field, decoder, f"bound of the chain by {drawn} levels, {decoder}")
+    first, last = (-bound.parts[name][:, None] for name in ("decoder", "prior"))
+    terms = torch.cat([first, rates * widths, last], 1) if n is None else None
+    return ChainBound(**vars(bound), terms=terms)
 
 
 def divergence(prediction: Prediction, eps: Tensor, there: Level, share: float | Tensor) -> Tensor:

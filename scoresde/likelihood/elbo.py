@@ -88,6 +88,17 @@ def elbo(
             "diffusion": _diffusion(field, x, n, noise.fold(0)),
             "decoder": _decoded(field, x, n, decoder, noise.fold(1)),
         }
+    return bound_of(found, x, field, decoder, f"ELBO by {n} levels, {decoder}")
+
+
+def bound_of(
+    found: Mapping[str, tuple[Tensor, Tensor]],
+    x: Tensor,
+    field: Field,
+    decoder: Decoder,
+    method: str,
+) -> LogLikelihood:
+    """Return the bound that is the sum of parts, each with its standard error, (B,)."""
     parts = {name: mean for name, (mean, _) in found.items()}
     variance = torch.stack([stderr.square() for _, stderr in found.values()]).sum(0)
     return LogLikelihood(
@@ -98,7 +109,7 @@ def elbo(
         dim=math.prod(x.shape[1:]),
         bound=True,
         probability=decoder.discrete,
-        method=f"ELBO by {n} levels, {decoder}",
+        method=method,
     )
 
 
