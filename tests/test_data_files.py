@@ -62,7 +62,7 @@ def test_idx_reads_what_was_written(mnist, compressed):
     ("damage", "message"),
     [
         (lambda whole: whole[:-1], "119 bytes of data where its header declares .*120 bytes"),
-        (lambda whole: whole + b"\0", "121 bytes of data"),
+        (lambda whole: whole + b"\0", "more bytes of data .*120 bytes"),
         (lambda whole: whole[:10], "cut short within its header"),
         (lambda whole: b"", "begins with the bytes"),
         (lambda whole: b"\x89PNG" + whole[4:], "begins with the bytes 89 50 4e 47"),
