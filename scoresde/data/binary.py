@@ -42,9 +42,7 @@ def idx(folder: str | Path, *, classes: tuple[str, ...] = ()) -> Dataset:
     train_labels = _read_labels(folder, "train-labels-idx1-ubyte", classes)
     test_labels = _read_labels(folder, "t10k-labels-idx1-ubyte", classes)
     with naming(folder):
-        return Dataset(
-            train, test, train_labels, test_labels, 256, folder.resolve().name, classes
-        )
+        return Dataset(train, test, train_labels, test_labels, 256, folder.resolve().name, classes)
 
 
 def _read_idx(folder: Path, name: str) -> Tensor:
