@@ -41,6 +41,13 @@ def require_expansion(source: str | Path, packed: int, unpacked: int) -> None:
         )
 
 
+def require_counts(**counts: int) -> None:
+    """Raise ValueError unless all arguments, given by name, are integers from 1 up."""
+    for name, value in counts.items():
+        if not isinstance(value, int) or isinstance(value, bool) or value < 1:
+            raise ValueError(f"{name}={value!r} must be a positive integer")
+
+
 def require_level_count(levels: int) -> None:
     """Raise ValueError unless `levels` is a number of grey levels: an int in 2..65536."""
     if not isinstance(levels, int) or not 2 <= levels <= MAX_LEVELS:
