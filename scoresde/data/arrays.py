@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import zipfile
 from pathlib import Path
 from typing import Any
 
@@ -50,7 +51,7 @@ def npz(path: str | Path, *, levels: int | None = None, classes: tuple[str, ...]
     path = Path(path)
     try:
         with path.open("rb") as file, NpzFile(file, allow_pickle=False) as archive:
-            for member in archive.zip.infolist():
+            for member in zipfile.ZipFile(file).infolist():
                 require_expansion(member.filename, member.compress_size, member.file_size)
             found = {name: _tensor(archive[name]) for name in archive.files}
     except FileNotFoundError:

@@ -6,8 +6,8 @@ import gzip
 import math
 import struct
 import zlib
+from io import BufferedIOBase
 from pathlib import Path
-from typing import BinaryIO
 
 import numpy as np
 import torch
@@ -66,7 +66,7 @@ def _read_idx(folder: Path, name: str) -> Tensor:
     return torch.from_numpy(np.frombuffer(content, np.uint8)).view(shape)
 
 
-def _read_shape(path: Path, file: BinaryIO, rank: int) -> tuple[int, ...]:
+def _read_shape(path: Path, file: BufferedIOBase, rank: int) -> tuple[int, ...]:
     header = file.read(4 + 4 * rank)
     if header[:4] != bytes([0, 0, _UNSIGNED_BYTE, rank]):
         raise ValueError(

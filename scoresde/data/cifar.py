@@ -153,8 +153,8 @@ def _require_plain(content: bytes) -> None:
     """
     memo: dict[int, str] = {}
     last = ""
-    for opcode, value, _ in pickletools.genops(content):
-        name = opcode.name
+    for opcode, argument, _ in pickletools.genops(content):
+        name, value = opcode.name, argument or 0
         if name not in _OPCODES:
             raise pickle.UnpicklingError(f"it holds {name}, which no batch of CIFAR-10 does")
         if name in ("BINPUT", "LONG_BINPUT"):
