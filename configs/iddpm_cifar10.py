@@ -24,7 +24,6 @@ def get_config() -> Config:
     config.train.steps = 500_000
     config.train.grad_clip = math.inf
     config.train.flip = False
-    config.train.dequantise = False
     config.sample.solver = "LearnedAncestral()"
     config.sample.grid = "Respaced()"
     config.sample.steps = 4000
