@@ -20,5 +20,6 @@ def get_config() -> Config:
     config.sample.grid = "Respaced()"
     config.sample.clip = True
     config.likelihood.method = "vlb"
+    config.likelihood.clip = True
     config.likelihood.levels = 1000
     return config

@@ -29,5 +29,6 @@ def get_config() -> Config:
     config.sample.steps = 4000
     config.sample.clip = True
     config.likelihood.method = "vlb"
+    config.likelihood.clip = True
     config.likelihood.levels = 4000
     return config

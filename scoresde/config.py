@@ -80,6 +80,7 @@ def defaults() -> Config:
     config.likelihood = {
         "method": "flow",  # or "elbo", or a chain's "vlb": of grey levels, unless dequantised
         "levels": 100,  # that either bound draws, network calls
+        "clip": False,  # keep expected grey levels in their range, in either bound
         "solver": "AdamsPC()",
         "grid": placeholder(str),
         "steps": 32,

@@ -118,6 +118,8 @@ def build_run(config: Config) -> Run:
     method, levels = config.likelihood.method, config.likelihood.levels
     if method not in ("flow", "elbo", "vlb"):
         raise ValueError(f"config.likelihood.method={method!r} must be 'flow', 'elbo' or 'vlb'")
+    if method == "flow" and config.likelihood.clip:
+        raise ValueError("config.likelihood.clip=True: is for bounds; set it to False")
     if levels < 2:
         raise ValueError(f"config.likelihood.levels={levels}: at least 2, for a standard error")
     data, transform = configs.build_data(config)
