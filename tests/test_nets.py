@@ -363,14 +363,27 @@ def test_levels_below_the_stem_see_a_smaller_copy():
     assert not torch.allclose(net(x + board.repeat_interleave(2, 1)[:, :8], t), net(x, t))
 
 
-@pytest.mark.parametrize(
-    "options",
-    [{}, {"patch": 2}, *({"progressive_output": kind} for kind in ("output_skip", "residual"))],
-    ids=str,
-)
-def test_outputs_beyond_the_channels_leave_those_as_they_were(options):
-    plain = rouse(UNet(2, **TINY, **options))
-    net = UNet(2, outputs=5, **TINY, **options)
+SMALL = {"width": 8, "multipliers": (1, 2), "blocks": 1}
+WIDENED = {
+    "mlp": lambda **o: MLP((2, 8, 4), hidden=16, embed=8, **o),
+    "u-net": lambda **o: UNet(2, **SMALL, **o),
+    "patches": lambda **o: UNet(2, patch=2, **SMALL, **o),
+    "output_skip": lambda **o: UNet(2, progressive_output="output_skip", **SMALL, **o),
+    "residual": lambda **o: UNet(2, progressive_output="residual", **SMALL, **o),
+    "ddpm": lambda **o: ddpm(2, **SMALL, **o),
+    "ddpm++": lambda **o: ddpmpp(2, **SMALL, **o),
+    "ncsn++": lambda **o: ncsnpp(2, **SMALL, **o),
+    "adm": lambda **o: ADM(2, head_channels=8, attention=(1,), **SMALL, **o),
+    "ncsnv2": lambda **o: RefineNet(2, **TINY_REFINENET, **o),
+    "ncsn": lambda **o: RefineNet(2, noise_levels=2, **TINY_REFINENET, **o),
+    "dit": lambda **o: DiT((2, 8, 4), width=24, depth=1, heads=2, **o),
+}
+
+
+@pytest.mark.parametrize("name", WIDENED)
+def test_outputs_beyond_the_channels_leave_those_as_they_were(name):
+    make = WIDENED[name]
+    plain, net = rouse(make()).eval(), make(outputs=5).eval()
     state = net.state_dict()
     for name, value in plain.state_dict().items():
         state[name][: len(value)] = value  # what is wider is so in its first axis
@@ -378,6 +391,15 @@ def test_outputs_beyond_the_channels_leave_those_as_they_were(options):
     x, t = torch.randn(3, 2, 8, 4), torch.rand(3)
     assert net(x, t).shape == (3, 5, 8, 4)
     torch.testing.assert_close(net(x, t)[:, :2], plain(x, t))
+    with pytest.raises(ValueError, match="outputs=0"):
+        make(outputs=0)
+
+
+@pytest.mark.parametrize("name", WIDENED)
+def test_as_many_outputs_as_channels_are_the_default(name):
+    with torch.device("meta"):
+        plain, same = WIDENED[name](), WIDENED[name](outputs=2)
+    assert [p.shape for p in plain.parameters()] == [p.shape for p in same.parameters()]
 
 
 @pytest.mark.parametrize("level", [1, 2])
@@ -395,7 +417,6 @@ def test_levels_give_their_share_of_the_output(level):
     ("build", "message"),
     [
         (lambda: UNet(1, dims=4), "dims=4"),
-        (lambda: UNet(1, outputs=0), "outputs=0"),
         (lambda: UNet(0), "channels=0"),
         (lambda: UNet(1, width=31), "width=31.*even"),
         (lambda: UNet(1, multipliers=()), "multiplier given for each level"),
