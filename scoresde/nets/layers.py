@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 
 import torch
@@ -95,7 +96,7 @@ class Resample(nn.Module):
         beyond: points to give past each border too, when up; fewer than half the taps.
 
     Raises:
-        ValueError: taps of odd length or of sum 0.
+        ValueError: taps of odd length, or of a sum that is 0 or not finite.
     """
 
     kernel: Tensor
@@ -110,10 +111,10 @@ class Resample(nn.Module):
         beyond: int = 0,
     ) -> None:
         super().__init__()
-        if not taps or len(taps) % 2 or sum(taps) == 0:
+        if not taps or len(taps) % 2 or sum(taps) == 0 or not math.isfinite(sum(taps)):
             raise ValueError(
-                f"resample={tuple(taps)} must have an even number of taps and a sum other than 0, "
-                f"such as (1, 1) or (1, 3, 3, 1)"
+                f"resample={tuple(taps)} must have an even number of taps and a finite sum other "
+                f"than 0, such as (1, 1) or (1, 3, 3, 1)"
             )
         line = torch.tensor(taps, dtype=torch.float32) / sum(taps)
         kernel = line * 2 if up else line

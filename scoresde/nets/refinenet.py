@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import elu, embedding
 
-from scoresde.nets.checks import check_signal, check_times
+from scoresde.nets.checks import check_inputs, check_signal
 from scoresde.nets.refinement import (
     EncoderBlock,
     InstanceNormPlus,
@@ -100,7 +100,7 @@ class RefineNet(nn.Module):
 
     def _row(self, x: Tensor, t: Tensor, label: Tensor | None) -> Tensor:
         """Return the row of each norm's table, (B,), or (1,) for one that all samples share."""
-        check_times(x, t)
+        check_inputs(x, t)
         if label is not None:
             raise ValueError("label: a RefineNet has no classes; leave it out")
         if self.noise_levels is None:
