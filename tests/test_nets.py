@@ -30,6 +30,7 @@ NETS = {
             1,
             dims=1,
             resblock="ddpm",
+            resample=(1, 3, 3, 1),
             combine="cat",
             progressive_output="residual",
             progressive_input="input_skip",
@@ -68,6 +69,12 @@ UNLABELLED = {
     "ncsn": (
         lambda: Unlabelled(RefineNet(2, dims=1, noise_levels=2, **TINY_REFINENET)),
         (2, 64),
+    ),
+    "3-d ncsn": (
+        lambda: Unlabelled(
+            RefineNet(1, dims=3, width=4, multipliers=(1, 2), dilations=(), noise_levels=2)
+        ),
+        (1, 4, 2, 4),
     ),
 }
 

@@ -2,9 +2,9 @@
 
 `ddpm`, `ddpmpp` and `ncsnpp` have the sizes of the authors' configurations for CIFAR-10
 (github.com/yang-song/score_sde_pytorch) and their numbers of parameters. Tensors correspond one to
-one, in the same order, but for two: the 1x1 matrices of an attention's queries, keys and values,
-transposed, are the rows of `attention.qkv`, and the `Dense_0` of all residual blocks, from first to
-last, the rows of `conditioning.project`.
+one but for two: the 1x1 matrices of an attention's queries, keys and values, transposed, are the
+rows of `attention.qkv`, and the `Dense_0` of all residual blocks, from first to last, the rows of
+`conditioning.project`.
 """
 
 from __future__ import annotations
