@@ -433,8 +433,11 @@ def test_levels_give_their_share_of_the_output(level):
         (lambda: UNet(1, embedding="learned"), "embedding='learned'"),
         (lambda: UNet(1, resample=(1, 2, 1)), r"resample=\(1, 2, 1\).*even number"),
         (lambda: UNet(1, resample=(1.0, float("inf"))), r"resample=\(1.0, inf\).*finite sum"),
-        (lambda: UNet(1, time_scale=float("nan")), "time_scale=nan must be positive and finite"),
-        (lambda: ADM(1, time_scale=0.0), "time_scale=0.0"),
+        (
+            lambda: UNet(1, time_scale=float("nan")),
+            "time_scale=nan must be finite, and positive, or 0",
+        ),
+        (lambda: ADM(1, time_scale=-0.5), "time_scale=-0.5"),
         (lambda: DiT((1, 4), time_scale=-1.0), "time_scale=-1.0"),
         (lambda: MLP(2, time_scale=float("inf")), "time_scale=inf"),
         (lambda: UNet(1, num_classes=0), "num_classes=0"),
@@ -453,6 +456,14 @@ def test_levels_give_their_share_of_the_output(level):
 def test_arguments_out_of_range(build, message):
     with pytest.raises(ValueError, match=message):
         build()
+
+
+def test_a_time_scale_of_0_ignores_t():
+    nets = (UNet(1, width=8, time_scale=0.0), MLP((1, 8, 8), hidden=8, time_scale=0.0))
+    x = torch.randn(2, 1, 8, 8)
+    for net in map(rouse, nets):
+        found = net(x, torch.zeros(2))
+        torch.testing.assert_close(net(x, torch.tensor([0.3, 40.0])), found, rtol=0.0, atol=0.0)
 
 
 X, T = torch.zeros(2, 1, 4, 4), torch.zeros(2)

@@ -17,7 +17,7 @@ def fourier_frequencies(count: int, scale: float) -> Tensor:
     """Return 2 pi scale N(0, 1), drawn from torch's generator (Song et al. 2021, App. C.1).
 
     Raises:
-        ValueError: a scale that is not positive and finite.
+        ValueError: a scale that is negative or not finite.
     """
     _check_scale(scale)
     return 2 * math.pi * scale * torch.randn(count)
@@ -29,7 +29,7 @@ def positional_frequencies(count: int, scale: float, max_period: float = 1e4) ->
     The slowest feature has period 2 pi max_period / scale in t, the fastest 2 pi / scale.
 
     Raises:
-        ValueError: a scale that is not positive and finite.
+        ValueError: a scale that is negative or not finite.
     """
     _check_scale(scale)
     return scale * max_period ** -torch.linspace(0, 1, count)
@@ -41,8 +41,8 @@ def transformer_frequencies(count: int, scale: float = 1.0) -> Tensor:
 
 
 def _check_scale(scale: float) -> None:
-    if not 0.0 < scale < math.inf:
-        raise ValueError(f"time_scale={scale} must be positive and finite")
+    if not 0.0 <= scale < math.inf:
+        raise ValueError(f"time_scale={scale} must be finite, and positive, or 0 to ignore t")
 
 
 class Sinusoids(nn.Module):
