@@ -39,9 +39,9 @@ def settings(tmp_path):
 @pytest.mark.parametrize(
     ("net", "size", "message"),
     [
-        (UNET, 7, r"samples of shape \(1, 7, 7\) of 4 classes: .* divisible by 2, .*; pad x or"),
-        (UNET[:-1] + ", patch=2)", 6, r"divisible by 4, for patches .*fewer multipliers"),
-        ("ddpm(width=8)", 12, r"divisible by 8, .*; pad x or build the network with fewer"),
+        (UNET, 7, r"samples of shape \(1, 7, 7\) of 4 classes: .* divisible by 2 .*; pad x or"),
+        (UNET[:-1] + ", patch=2)", 6, r"divisible by 4 .*for patches .*fewer multipliers"),
+        ("ddpm(width=8)", 12, r"divisible by 8 .*; pad x or build the network with fewer"),
         ("ADM(width=8, multipliers=(1, 2), attention=(), head_channels=8)", 7, "divisible by 2"),
         (UNET[:-1] + ", channels=3)", 8, r"\(1, 8, 8\) .*: .* is not \(B, 3, \*\)"),
         (UNET[:-1] + ", dims=1)", 8, "with 1 spatial dimensions"),
