@@ -11,15 +11,31 @@ from scoresde.chains import VLB, Clipped, Hybrid, LearnedVariance
 from scoresde.config import OBJECTIVE, Config, build_at
 from scoresde.data import Affine, Dataset
 from scoresde.denoiser import BaseDenoiser, Denoiser
+from scoresde.nets.conditioning import Conditioning
 from scoresde.sde import SDE
 from scoresde.training import LearnedUncertainty, WithUncertainty
 
 
 def build_model(config: Config, dataset: Dataset, transform: Affine) -> BaseDenoiser:
-    """Return the untrained denoiser of a run, with the deviation of its data."""
+    """Return the untrained denoiser of a run, with the deviation of its data.
+
+    Raises:
+        ValueError: the network is to be told classes, and the data have none; data without
+            spread; or what `build_at` refuses.
+    """
+    if config.conditional and not dataset.num_classes:
+        raise ValueError(
+            f"config.conditional=True, but config.data={config.data!r} has no classes: set it to "
+            "False, or give the data labels"
+        )
     std = config.data_std
     if std is None:
         std = float(transform.forward(dataset.train[:10_000]).double().std())
+        if not std > 0.0:
+            raise ValueError(
+                f"config.data={config.data!r} has a standard deviation of {std}: give samples that "
+                "are not all the same number, or set config.data_std"
+            )
     classes = dataset.num_classes if config.conditional else None
     return build_denoiser(config, dataset.shape, classes, std)
 
@@ -56,6 +72,27 @@ def build_denoiser(
     kind = LearnedVariance if learned else Denoiser
     model = kind(net, sde, config.predicts, data_std=data_std, time_input=feed)
     return WithUncertainty(model) if isinstance(objective, LearnedUncertainty) else model
+
+
+def require_fit(config: Config, model: BaseDenoiser, dataset: Dataset) -> None:
+    """Call the model of a run on a batch of no samples, which costs little and fails as one would.
+
+    Raises:
+        ValueError: the network does not take samples of the data's shape, or not all classes.
+    """
+    shape, classes = dataset.shape, dataset.num_classes if config.conditional else 0
+    label = {"label": torch.zeros(0, dtype=torch.int64)} if classes else {}
+    try:
+        with torch.no_grad():
+            model(torch.zeros(0, *shape), model.sde.level(model.sde.T), **label)
+        for part in model.modules():  # without a label none is out of range
+            if isinstance(part, Conditioning) and (part.num_classes or classes) < classes:
+                raise ValueError(f"it knows {part.num_classes}; leave num_classes to the data")
+    except (ValueError, RuntimeError) as error:  # of the library's own checks, and of torch's
+        told = f" of {classes} classes" if classes else ""
+        raise ValueError(
+            f"config.net={config.net!r} does not take samples of shape {shape}{told}: {error}"
+        ) from error
 
 
 def clipped(model: BaseDenoiser, transform: Affine, shape: tuple[int, ...]) -> BaseDenoiser:

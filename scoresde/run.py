@@ -18,13 +18,15 @@ from scoresde.data.moments import moments
 from scoresde.denoiser import BaseDenoiser
 from scoresde.integrate import levels_of
 from scoresde.likelihood import Trace
-from scoresde.models import build_model
+from scoresde.models import build_model, require_fit
 from scoresde.pretrained import Trained, draw
 from scoresde.sde import SDE, Prior
 from scoresde.solvers import Solver
 from scoresde.training import (
+    DSM,
     Batch,
     CosineDecay,
+    LearnedUncertainty,
     Record,
     TensorBoard,
     Warmup,
@@ -102,7 +104,7 @@ def build_run(config: Config) -> Run:
 
     Raises:
         ValueError: settings that are out of range, or name nothing, those of sampling and of
-            likelihoods among them.
+            likelihoods among them; a network that does not take the data.
     """
     for section in ("sample", "likelihood"):
         for name in ("steps", "batch_size"):
@@ -123,9 +125,11 @@ def build_run(config: Config) -> Run:
     if levels < 2:
         raise ValueError(f"config.likelihood.levels={levels}: at least 2, for a standard error")
     data, transform = configs.build_data(config)
-    model = build_model(config, data, transform).to(device())
+    model = build_model(config, data, transform)
+    require_fit(config, model, data)
     _check_levels(config, model.sde)
-    return Run(configs.settle(config, transform, model.data_std), data, transform, model)
+    settled = configs.settle(config, transform, model.data_std)
+    return Run(settled, data, transform, model.to(device()))
 
 
 def load_run(workdir: Path, config: Config) -> Run:
@@ -150,6 +154,7 @@ def train_run(config: Config, workdir: Path) -> Run:
     optim, chosen, schedule = config.optim, config.train, _schedule(config)
     run = build_run(configs.recall(config, workdir))
     objective = configs.build_at(config, "objective", configs.OBJECTIVE, transform=run.bins)
+    _check_dropout(config, objective)
     board = _tensorboard(run, workdir)
     state = train(
         run.model,
@@ -188,6 +193,15 @@ def _check_levels(config: Config, sde: SDE) -> None:
                 levels_of(sde, grid, config[section].steps, denoise, part=False)
         except ValueError as error:
             raise ValueError(f"config.{section}.grid: {error}") from error
+
+
+def _check_dropout(config: Config, objective: object) -> None:
+    trained = objective.objective if isinstance(objective, LearnedUncertainty) else objective
+    if isinstance(trained, DSM) and trained.label_dropout and not config.conditional:
+        raise ValueError(
+            f"config.objective={config.objective!r} drops labels, of which the network is told "
+            "none: leave label_dropout out, or set config.conditional=True"
+        )
 
 
 def _schedule(config: Config) -> Warmup | CosineDecay:

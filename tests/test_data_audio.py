@@ -97,11 +97,16 @@ def test_sub_folders_name_the_classes(tmp_path):
 @pytest.mark.parametrize(
     ("damage", "message"),
     [
-        (lambda whole: whole[:-1], "Reached EOF prematurely"),
+        (lambda whole: whole[:-1], "it has 5 of its 6 bytes of samples"),
+        (lambda whole: whole[:-2], "it has 4 of its 6 bytes of samples"),
+        (lambda whole: whole[:4] + bytes([40]) + whole[5:-2], "it has 4 of its 6 bytes"),
+        (lambda whole: whole[:16] + b"\xff" + whole[17:], "no whole WAV file"),
+        (lambda whole: whole[:20] + b"\x07" + whole[21:], "MULAW"),
+        (lambda whole: whole[:24] + bytes(8) + whole[32:], "its rate is 0 Hz"),
         (lambda whole: whole[:30], "cannot be read"),
         (lambda whole: b"", "cannot be read"),
-        (lambda whole: whole[:12], "no whole WAV file"),  # ends before the format
-        (lambda whole: whole[:36], "no whole WAV file"),  # ends before the samples
+        (lambda whole: whole[:12], "no whole WAV file: it has no format"),
+        (lambda whole: whole[:36], "no whole WAV file: .* or no samples"),
         (lambda whole: whole[:22] + bytes(2) + whole[24:], "no whole WAV file"),  # no channels
         (lambda whole: b"OggS" + whole[4:], "cannot be read"),
         (lambda whole: whole[:4] + struct.pack("<I", 36) + whole[8:40] + bytes(4), "no samples"),
@@ -116,6 +121,55 @@ def test_damaged_sounds_are_refused_or_skipped(tmp_path, damage, message):
         data.audio(tmp_path, length=3)
     with pytest.warns(UserWarning, match=r"skipped 1 of 2 sounds .*: b\.wav"):
         assert len(data.audio(tmp_path, length=3, on_error="skip").train) == 1
+
+
+def riff(kind, bits, body, extension=b"", before=b"", channels=1, rate=RATE, size=None):
+    """Return a WAV file of a format, with chunks before its samples."""
+    block = channels * bits // 8
+    form = struct.pack("<HHIIHH", kind, channels, rate, rate * block, block, bits) + extension
+    size = len(body) if size is None else size
+    content = b"WAVEfmt " + struct.pack("<I", len(form)) + form + before
+    content += b"data" + struct.pack("<I", size) + body + bytes(len(body) % 2)
+    return b"RIFF" + struct.pack("<I", len(content)) + content
+
+
+def extension(kind, valid):
+    """Return the rest of a WAVE_FORMAT_EXTENSIBLE header."""
+    guid = struct.pack("<H", kind) + bytes.fromhex("000000001000800000aa00389b71")
+    return struct.pack("<HHI", 22, valid, 4) + guid
+
+
+@pytest.mark.parametrize(
+    ("content", "scale"),
+    [
+        (riff(0xFFFE, 16, struct.pack("<3h", 1, 2, 3), extension(1, 16)), 2**15),
+        (riff(0xFFFE, 24, b"\1\0\0\2\0\0\3\0\0", extension(1, 24)), 2**23),
+        (riff(0xFFFE, 32, struct.pack("<3f", 1, 2, 3), extension(3, 32)), 1),
+        (riff(3, 64, struct.pack("<3d", 1, 2, 3)), 1),
+        (riff(1, 8, bytes([129, 130, 131])), 2**7),  # an odd number of bytes, and one to fill up
+        (riff(1, 16, struct.pack("<3h", 1, 2, 3), before=b"note\3\0\0\0odd\0"), 2**15),
+        (riff(1, 16, struct.pack("<3h", 1, 2, 3), size=2**32 - 1), 2**15),  # of a pipe
+    ],
+)
+def test_headers_of_all_kinds_are_read(tmp_path, content, scale):
+    (tmp_path / "a.wav").write_bytes(content)
+    assert (data.audio(tmp_path, length=3).train * scale).flatten().tolist() == [1, 2, 3]
+
+
+@pytest.mark.parametrize(
+    ("content", "arguments", "message"),
+    [
+        (riff(3, 64, struct.pack("<3d", 1, 1e300, 3)), {}, "not finite in torch.float32"),
+        (riff(3, 16, bytes(6)), {}, "Unsupported bit depth"),
+        (riff(1, 16, bytes(6), rate=2**30), {"rate": RATE}, "rate is 1073741824 Hz, too far from"),
+        (riff(1, 16, bytes(6), channels=2), {"channels": 2}, "no whole WAV file"),
+        (riff(1, 16, bytes(6), before=b"note\3\0\0\0odd"), {}, "no format, or no samples"),
+    ],
+)
+def test_sounds_that_cannot_be_used_are_refused_by_name(tmp_path, content, arguments, message):
+    (tmp_path / "a.wav").write_bytes(content)
+    with pytest.raises(ValueError, match=rf"a\.wav cannot be read \(.*{message}"):
+        data.audio(tmp_path, length=3, **arguments)
 
 
 def test_the_rate_is_that_of_the_first_sound_that_can_be_read(tmp_path):
@@ -144,8 +198,9 @@ def test_folders_of_sounds_that_cannot_be_used_are_refused(tmp_path, monkeypatch
         data.audio(tmp_path, length=3)
     write(tmp_path / "a.wav", [1, 2, 3])
     for arguments, message in [
-        ({"length": 0}, "length=0, rate=None, channels=1"),
-        ({"length": 1, "rate": 0}, "length=1, rate=0"),
+        ({"length": 0}, "length=0 must be a positive integer"),
+        ({"length": 2.5}, "length=2.5 must be a positive integer"),
+        ({"length": 1, "rate": 0}, "rate=0 must be a positive integer"),
         ({"length": 1, "on_error": "stop"}, "on_error='stop'"),
     ]:
         with pytest.raises(ValueError, match=message):

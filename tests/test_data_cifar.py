@@ -139,7 +139,7 @@ class Runs:
 
 @pytest.mark.parametrize("name", ["data_batch_2", "test_batch", "batches.meta"])
 def test_pickles_that_run_code_are_refused_by_the_global_that_they_ask_for(pickled, name, tmp_path):
-    (pickled / name).write_bytes(pickle.dumps({b"data": Runs(tmp_path / "ran")}))
+    (pickled / name).write_bytes(python2({b"data": Runs(tmp_path / "ran")}))
     with pytest.raises(ValueError, match=rf"{name} cannot be read \(it asks for \w+\.mkdir, which"):
         data.cifar10(pickled)
     assert not (tmp_path / "ran").exists()
@@ -148,9 +148,9 @@ def test_pickles_that_run_code_are_refused_by_the_global_that_they_ask_for(pickl
 @pytest.mark.parametrize(
     "content",
     [
-        b"cos\nsystem\n(S'true'\ntR.",
-        b"cbuiltins\neval\n(S'1'\ntR.",
-        b"cnumpy\nload\n(S'x'\ntR.",
+        b"cos\nsystem\n(U\x04truetR.",
+        b"cbuiltins\neval\n(U\x011tR.",
+        b"cnumpy\nload\n(U\x01xtR.",
         b"cnumpy\nndarray.tofile\n.",  # a name with a dot reaches into an object
         b"ccopyreg\n_reconstructor\n.",
     ],
@@ -159,6 +159,31 @@ def test_no_other_global_is_known(pickled, content):
     (pickled / "batches.meta").write_bytes(content)
     asked = content[1:].split(b"\n")[:2]
     with pytest.raises(ValueError, match=rf"asks for {asked[0].decode()}\.{asked[1].decode()}, "):
+        data.cifar10(pickled)
+
+
+MANY = struct.pack("<I", 2**31 - 1)
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (b"\x80\x02}r" + MANY + b".", "remembers an object 2147483647 after 0"),
+        (b"\x80\x02}q\x01q\x04.", "remembers an object 4 after 1"),
+        (b"\x80\x02T" + MANY + b"x.", "only 2 remain"),
+        (b"\x80\x04\x95" + bytes(7) + b"\x7f}.", "it holds FRAME, which no batch"),
+        (b"\x80\x02\x8e" + bytes(7) + b"\x7f.", r"it holds BINBYTES8|bytes in a bytes8"),
+        (b"\x80\x02}(]2e.", "it holds DUP"),
+        (pickle.dumps({}, protocol=4), "it holds FRAME|it holds EMPTY_DICT|it holds MEMOIZE"),
+        # hashed as a key, 60 tuples of the former one twice would take 2^60 steps
+        (b"\x80\x02})q\x01h\x01h\x01\x86q\x02h\x02h\x02\x86Ns.", "uses a tuple twice"),
+        (b"\x80\x02})\x85\x80\x02q\x01h\x01\x86Ns.", "uses a tuple twice"),
+        (b"\x80\x02})\x85q\x01q\x02h\x02\x86Ns.", "uses a tuple twice"),
+    ],
+)
+def test_pickles_that_ask_for_much_memory_or_time_are_refused(pickled, content, message):
+    (pickled / "data_batch_1").write_bytes(content)
+    with pytest.raises(ValueError, match=rf"data_batch_1 cannot be read \(.*{message}"):
         data.cifar10(pickled)
 
 

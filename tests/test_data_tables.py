@@ -61,6 +61,14 @@ def test_ts_has_channels_and_classes(tmp_path):
         ("a.csv", "1,2\n3,x\n", "row 2 has 'x' at place 2"),
         ("a.csv", "1,2\n3,\n", "row 2 has '' at place 2"),
         ("a.csv", "1,nan\n", "row 1 has 'nan' at place 2"),
+        ("a.csv", "1,1e39\n", "row 1 has '1e39' at place 2, which is no finite number of float32"),
+        ("a.csv", "1,2\n3,NA\n", "row 2 has 'NA' at place 2"),
+        ("a.csv", "?,?\n1,2\n", r"row 1 has '\?' at place 1"),
+        ("a.csv", ",,\n1,2,3\n", "row 1 has '' at place 1"),
+        ("a.csv", "1;2\n3;4\n", "row 1 has '3;4' at place 1, .*split values by ','"),
+        ("a.csv", "1,2\n'3,5',4\n", "row 2 has .* decimals with a point"),
+        ("a.csv", '1,2\n3,"4\n5,6\n7,8\n', r"row 2 has '4\\n5,6\\n7,8\\n' at place 2"),
+        ("a.csv", "0,1,2\n5,6,7\n", "row 1 counts 0, 1, 2, .* put a row of names before it"),
         ("a.csv", "1,2\n3\n", "row 2 has 1 channels of 1 values, row 1 has 1 channels of 2"),
         ("a.csv", "", "holds no series"),
         ("a.csv", "a,b\n", "holds no series"),
@@ -76,6 +84,10 @@ def test_ts_has_channels_and_classes(tmp_path):
         ("a.ts", ts("1,2:up\n1,2:1,2:up\n"), "row 2 has 2 channels of 2 values"),
         ("a.ts", ts("", extra="@timestamps true\n"), "declares '@timestamps true'"),
         ("a.ts", ts("", extra="@targetlabel true\n"), "declares '@targetlabel true'"),
+        ("a.ts", ts("", classes="yes up"), "line '@classLabel yes up': write"),
+        ("a.ts", ts("1:up\n", classes="true up up"), r"classes=\('up', 'up'\) names one twice"),
+        ("a.ts", ts("1:up\n").replace("@data\n", "@data "), "line '@data 1:up': write @data alone"),
+        ("a.ts", ts("1,2:up\n3,4:up:up\n"), "row 2 has 'up' at place 1"),
         ("a.ts", "@problemName a\n1,2\n", "line '1,2' before @data"),
         ("a.ts", "@problemName a\n", "no line @data"),
         ("a.ts", ts(""), "holds no series"),
@@ -89,11 +101,60 @@ def test_series_that_cannot_be_used_are_refused_by_file_and_row(tmp_path, name, 
         data.series(path)
 
 
+@pytest.mark.parametrize(
+    "content",
+    [
+        "1,2\n3,4\n",
+        "\ufeff1,2\r\n3,4\r\n",
+        "1,2\r3,4\r",
+        '"1.0","2.0"\n" 3 ",4e0\n',
+        "a,b\n\n1,2\n  \n3,4",
+        "NA-1,#2\n1,2\n3,4\n",
+    ],
+)
+def test_a_csv_file_is_read_however_it_is_written(tmp_path, content):
+    (tmp_path / "a.csv").write_bytes(content.encode())
+    assert data.series(tmp_path / "a.csv").train.tolist() == [[[1, 2]], [[3, 4]]]
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        str.upper,
+        lambda text: text.replace("\n", "\r\n"),
+        lambda text: "\ufeff" + text,
+        lambda text: text.replace("@data\n", "  @data  \n\n"),
+        lambda text: text.replace("5,6", "# one\n% two\n 5 , 6 "),
+    ],
+)
+def test_a_ts_file_is_read_however_it_is_written(tmp_path, change):
+    text = change(ts("1,2:up\n5,6:down\n", extra="@missing false\n@univariate true\n"))
+    (tmp_path / "a.ts").write_bytes(text.encode())
+    dataset = data.series(tmp_path / "a.ts")
+    assert dataset.train.tolist() == [[[1, 2]], [[5, 6]]]
+    assert [name.lower() for name in dataset.classes] == ["up", "down"]
+
+
+def test_a_header_that_counts_is_no_series(tmp_path):
+    path = tmp_path / "a.csv"
+    path.write_text("id,0,1,2\nup,5,6,7\n")
+    with pytest.raises(ValueError, match=r"a\.csv, row 1 counts 0, 1, 2, \.\.\. as a header does"):
+        data.series(path, label=0)
+    path.write_text("id,a,b,c\nup,0,1,2\n")
+    assert data.series(path, label=0).train.tolist() == [[[0, 1, 2]]]
+    path.write_text("up,?,?\ndown,1,2\n")
+    with pytest.raises(ValueError, match=r"a\.csv, row 1 has '\?' at place 1"):
+        data.series(path, label=0)
+
+
 def test_labels_of_series_that_are_not_there_are_refused(tmp_path):
     train, test = tmp_path / "a.csv", tmp_path / "b.csv"
     train.write_text("1,2\n")
     with pytest.raises(ValueError, match=r"a\.csv, row 1 has 2 columns, and none at label=2"):
         data.series(train, label=2)
+    for label in ("class", 0.0, True):
+        with pytest.raises(ValueError, match=rf"label={label!r} must be the position of a column"):
+            data.series(train, label=label)
     train.write_text("up,1\n,2\n")
     with pytest.raises(ValueError, match=r"a\.csv, row 2 has no class"):
         data.series(train, label=0)
@@ -150,6 +211,13 @@ def test_tables_are_read_by_columns(path):
         ({"x": [1.5, None, 3.0]}, {"label": "kind"}, "row 2: column 'x' has no value"),
         ({"n": [1, 2, None]}, {"label": "kind"}, "row 3: column 'n' has no value"),
         ({"kind": ["a", None, "b"]}, {"label": "kind"}, "row 2: column 'kind' has no value"),
+        ({"x": [1.5, 1e39, 0.0]}, {"label": "kind"}, "row 2: column 'x' holds 1e\\+39, .* float32"),
+        ({"x": ["1.5", "?", "2"]}, {"label": "kind"}, r"row 2: column 'x' holds '\?', .*correct"),
+        (
+            {"x": ["1,5", "2", "3"]},
+            {"columns": ["x"]},
+            "(row 1|has 4 columns).* decimals|header has 3",
+        ),
         ({"x": [1.5, 2.5, -np.inf]}, {"label": "kind"}, "row 3: column 'x' holds -inf"),
         ({"kind": [0.5, 1.5, 2.5]}, {"label": "kind"}, "row 1: the label 'kind' is 0.5"),
         ({"x": [True, False, True]}, {"label": "kind"}, "row 1: column 'x' holds True"),
@@ -175,8 +243,7 @@ def test_columns_that_make_no_sense_are_refused(path):
 def test_damaged_tables_are_refused(path, monkeypatch):
     write(path, COLUMNS)
     whole = path.read_bytes()
-    ragged = b"a,b\n1,2\n3\n" if path.suffix == ".csv" else whole[: len(whole) // 2]
-    for content in (ragged, b""):
+    for content in (whole[: len(whole) // 2] if path.suffix == ".parquet" else b"\n", b""):
         path.write_bytes(content)
         with pytest.raises(ValueError, match=rf"{path.name} cannot be read"):
             data.table(path)
@@ -190,3 +257,48 @@ def test_damaged_tables_are_refused(path, monkeypatch):
     monkeypatch.setitem(sys.modules, "pyarrow", None)
     with pytest.raises(ImportError, match=r"pip install 'scoresde\[parquet\]'"):
         data.table(path)
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        ("a,b\n1,2\n\n3\n4,5\n", "row 2 has 1 columns, the header has 2: '3'; correct either"),
+        ("a,b\n1,2\n3,4,5\n", "row 2 has 3 columns, the header has 2: '3,4,5'"),
+        ("a,b\n1,5;2,5\n3,5;4,5\n", "row 1 has 3 columns, the header has 2"),
+        ("a;b\n1.5;2.5\n", "row 1: column 'a;b' holds '1.5;2.5', .*commas split values"),
+        ("a,b\n" + "1,2\n" * 300_000 + "1,x\n", "row 300001: column 'b' holds 'x'"),
+        ('a,b\n1,"2\n' + "3,4\n" * 1000, r"row 1: column 'b' holds '2\\n3,4[^;]{,40}, which is no"),
+        (
+            "1.5,2\n3,4\n",
+            r"begins with the numbers \['1.5', '2'\] .*put a row of names before them",
+        ),
+        ("a,a\n1,2\n", r"columns=\['a', 'a'\], .* each of them once"),
+        ("a,b\n1,NA\n", "row 1: column 'b' has no value: fill it in"),
+        ("a,b\n1,nan\n", "row 1: column 'b' has no value"),
+        ("a,b\n1,true\n", "row 1: column 'b' holds True"),
+        ("a,b\n1,2024-05-01\n", r"row 1: column 'b' holds datetime\.date"),
+    ],
+)
+def test_rows_of_csv_tables_that_are_wrong_are_named(tmp_path, content, message):
+    (tmp_path / "a.csv").write_text(content)
+    with pytest.raises(ValueError, match=rf"a\.csv(,|:)? {message}"):
+        data.table(tmp_path / "a.csv")
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        "a,b\n1,2\n3,4\n",
+        "\ufeffa,b\r\n1,2\r\n\r\n3,4\r\n",
+        '"a","b, c"\n"1","2"\n"3",4.0\n',
+        "0,1\n1,2\n3,4\n",  # as pandas names columns without names
+    ],
+)
+def test_a_csv_table_is_read_however_it_is_written(tmp_path, content):
+    (tmp_path / "a.csv").write_bytes(content.encode())
+    assert data.table(tmp_path / "a.csv").train.tolist() == [[1, 2], [3, 4]]
+
+
+def test_numbers_may_be_names_if_they_are_named(tmp_path):
+    (tmp_path / "a.csv").write_text("2019,2020\n1,2\n")
+    assert data.table(tmp_path / "a.csv", columns=["2020", "2019"]).train.tolist() == [[2, 1]]

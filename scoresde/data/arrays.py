@@ -3,17 +3,17 @@
 from __future__ import annotations
 
 import zipfile
-import zlib
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
 from numpy.lib.npyio import NpzFile
 from torch import Tensor
 
+from scoresde.data.checks import naming, require_expansion
 from scoresde.data.dataset import Dataset
 
-_DAMAGE = (ValueError, EOFError, zipfile.BadZipFile, zlib.error)
 _NAMES = ("train", "test", "train_labels", "test_labels")
 
 
@@ -34,7 +34,8 @@ def npy(train: str | Path, test: str | Path | None = None, *, levels: int | None
     """
     samples = _read_npy(Path(train))
     held_out = samples[:0] if test is None else _read_npy(Path(test))
-    return Dataset(samples, held_out, levels=levels, name=Path(train).stem)
+    with naming(train):
+        return Dataset(samples, held_out, levels=levels, name=Path(train).stem)
 
 
 def npz(path: str | Path, *, levels: int | None = None, classes: tuple[str, ...] = ()) -> Dataset:
@@ -45,13 +46,17 @@ def npz(path: str | Path, *, levels: int | None = None, classes: tuple[str, ...]
     Raises:
         FileNotFoundError: there is no such file.
         ValueError: the file is damaged, holds objects, lacks `train` or has arrays of other names,
-            or the data fail the checks of `Dataset`.
+            unpacks to far more than its size, or the data fail the checks of `Dataset`.
     """
     path = Path(path)
     try:
         with path.open("rb") as file, NpzFile(file, allow_pickle=False) as archive:
+            for member in zipfile.ZipFile(file).infolist():
+                require_expansion(member.filename, member.compress_size, member.file_size)
             found = {name: _tensor(archive[name]) for name in archive.files}
-    except _DAMAGE as error:
+    except FileNotFoundError:
+        raise
+    except Exception as error:  # a damaged file raises anything
         raise _unreadable(path, "numpy.savez", error) from error
     if "train" not in found or not set(found) <= set(_NAMES):
         raise ValueError(
@@ -59,32 +64,38 @@ def npz(path: str | Path, *, levels: int | None = None, classes: tuple[str, ...]
             "is required"
         )
     train, train_labels = found["train"], found.get("train_labels")
-    return Dataset(
-        train,
-        found.get("test", train[:0]),
-        train_labels,
-        found.get("test_labels", None if train_labels is None else train_labels[:0]),
-        levels=levels,
-        name=path.stem,
-        classes=classes,
-    )
+    with naming(path):
+        return Dataset(
+            train,
+            found.get("test", train[:0]),
+            train_labels,
+            found.get("test_labels", None if train_labels is None else train_labels[:0]),
+            levels=levels,
+            name=path.stem,
+            classes=classes,
+        )
 
 
 def _read_npy(path: Path) -> Tensor:
     try:
         return _tensor(np.lib.format.open_memmap(path, mode="c"))
-    except _DAMAGE as error:
+    except FileNotFoundError:
+        raise
+    except Exception as error:  # a damaged file raises anything
         raise _unreadable(path, "numpy.save", error) from error
 
 
-def _tensor(array: np.ndarray) -> Tensor:
+def _tensor(array: Any) -> Tensor:
+    if not isinstance(array, np.ndarray) or array.ndim == 0:
+        raise ValueError(f"{array!r:.40} is no array of samples or labels")
     if array.dtype.kind not in "fiu":
         raise ValueError(f"the array is of dtype {array.dtype}, not floats or integers")
     if array.dtype.kind == "f":
         dtype = torch.empty(0).numpy().dtype
     else:
         dtype = array.dtype if array.dtype == np.uint8 else np.dtype(np.int64)
-    return torch.from_numpy(array.astype(dtype, copy=False))
+    with np.errstate(over="ignore"):  # infinities are refused with the file and the place
+        return torch.from_numpy(array.astype(dtype, copy=False))
 
 
 def _unreadable(path: Path, writer: str, error: Exception) -> ValueError:

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import math
 import warnings
+from fractions import Fraction
 from functools import partial
 from pathlib import Path
 from typing import Literal
@@ -12,11 +12,13 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from scoresde.data.checks import require_counts
 from scoresde.data.dataset import Dataset
 from scoresde.data.folders import Reader, files, read_folder
 from scoresde.data.parts import read_parts
 
 _SUFFIXES = (".wav",)
+_MAX_RATIO = 2**20
 
 
 def audio(
@@ -55,8 +57,7 @@ def audio(
             other channels, sounds lie both in a folder and in its sub-folders, or the test sounds
             have other classes.
     """
-    if min(length, channels, 1 if rate is None else rate) < 1:
-        raise ValueError(f"length={length}, rate={rate}, channels={channels} must be positive")
+    require_counts(length=length, channels=channels, rate=1 if rate is None else rate)
     resample = rate is not None
     rate = rate or _rate(Path(train), on_error)
     reader = Reader(
@@ -98,8 +99,10 @@ def _read_sound(path: Path, length: int, rate: int, resample: bool, channels: in
     if found != rate:
         from scipy.signal import resample_poly
 
-        common = math.gcd(rate, found)
-        wave = resample_poly(wave, rate // common, found // common, axis=1)
+        up, down = Fraction(rate, found).as_integer_ratio()
+        if max(up, down) > _MAX_RATIO:  # its filter is 20 times as long
+            raise ValueError(f"its rate is {found} Hz, too far from {rate} Hz to resample")
+        wave = resample_poly(wave, up, down, axis=1)
     extra = wave.shape[1] - length
     before = abs(extra) // 2
     if extra >= 0:
@@ -116,18 +119,38 @@ def _decode(path: Path) -> tuple[int, np.ndarray]:
     except ImportError as error:
         raise ImportError("audio needs SciPy: pip install 'scoresde[audio]'") from error
     try:
+        _require_whole(path)
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", wavfile.WavFileWarning)  # chunks that are no sound
             warnings.filterwarnings("error", "Reached EOF", wavfile.WavFileWarning)
             rate, wave = wavfile.read(path)
-    except Exception as error:  # a damaged file raises anything, UnboundLocalError among them
+    except Exception as error:  # a damaged file raises anything
         raise ValueError(f"no whole WAV file: {error}") from error
-    if not len(wave):
-        raise ValueError("it has no samples")
+    if not len(wave) or rate < 1:
+        raise ValueError("it has no samples" if rate else "its rate is 0 Hz")
     if wave.dtype == np.uint8:  # 8 bits are the only ones without a sign
         wave = wave.astype(np.float64) / 2**7 - 1
     elif wave.dtype.kind == "i":  # 24 bits come as the upper ones of 32
         wave = wave.astype(np.float64) / 2 ** (8 * wave.dtype.itemsize - 1)
-    if not np.isfinite(wave).all():
-        raise ValueError("it holds values that are not finite")
+    if not (np.abs(wave) <= torch.finfo(torch.get_default_dtype()).max).all():
+        raise ValueError(f"it holds values that are not finite in {torch.get_default_dtype()}")
     return rate, wave.astype(np.float64).reshape(len(wave), -1).T
+
+
+def _require_whole(path: Path) -> None:
+    """Raise ValueError where the file ends before its samples do, of which SciPy returns the rest.
+
+    A recorder that could not tell their number left it at 2^32 - 1: all that follows are samples.
+    """
+    found = set()
+    with path.open("rb") as file:
+        order = "big" if file.read(12)[:4] == b"RIFX" else "little"
+        while len(head := file.read(8)) == 8:
+            name, size = head[:4], int.from_bytes(head[4:], order)
+            left = path.stat().st_size - file.tell()
+            if name == b"data" and left < size < 2**32 - 1:
+                raise ValueError(f"it has {left} of its {size} bytes of samples")
+            found.add(name)
+            file.seek(size + size % 2, 1)
+    if not found >= {b"fmt ", b"data"}:
+        raise ValueError("it has no format, or no samples")

@@ -6,12 +6,14 @@ import gzip
 import math
 import struct
 import zlib
+from io import BufferedIOBase
 from pathlib import Path
 
+import numpy as np
 import torch
 from torch import Tensor
 
-from scoresde.data.checks import require_known_labels
+from scoresde.data.checks import naming, require_expansion, require_known_labels
 from scoresde.data.dataset import Dataset
 
 _UNSIGNED_BYTE = 0x08
@@ -30,19 +32,17 @@ def idx(folder: str | Path, *, classes: tuple[str, ...] = ()) -> Dataset:
 
     Raises:
         FileNotFoundError: a file is missing.
-        ValueError: a file is damaged, cut short or of another kind, a label has no name in
-            `classes`, or the counts of images and labels differ.
+        ValueError: a file is damaged, cut short or of another kind, declares more than so small a
+            file can be trusted to hold, a label has no name in `classes`, or the counts of images
+            and labels differ.
     """
     folder = Path(folder)
-    return Dataset(
-        train=_read_idx(folder, "train-images-idx3-ubyte")[:, None],
-        test=_read_idx(folder, "t10k-images-idx3-ubyte")[:, None],
-        train_labels=_read_labels(folder, "train-labels-idx1-ubyte", classes),
-        test_labels=_read_labels(folder, "t10k-labels-idx1-ubyte", classes),
-        levels=256,
-        name=folder.resolve().name,
-        classes=classes,
-    )
+    train = _read_idx(folder, "train-images-idx3-ubyte")[:, None]
+    test = _read_idx(folder, "t10k-images-idx3-ubyte")[:, None]
+    train_labels = _read_labels(folder, "train-labels-idx1-ubyte", classes)
+    test_labels = _read_labels(folder, "t10k-labels-idx1-ubyte", classes)
+    with naming(folder):
+        return Dataset(train, test, train_labels, test_labels, 256, folder.resolve().name, classes)
 
 
 def _read_idx(folder: Path, name: str) -> Tensor:
@@ -50,24 +50,32 @@ def _read_idx(folder: Path, name: str) -> Tensor:
     path = _existing(folder, name, f"{name}.gz")
     rank = int(name.removesuffix("-ubyte")[-1])
     try:
-        content = gzip.decompress(path.read_bytes()) if path.suffix == ".gz" else path.read_bytes()
+        with gzip.open(path) if path.suffix == ".gz" else path.open("rb") as file:
+            shape = _read_shape(path, file, rank)
+            require_expansion(path, path.stat().st_size, math.prod(shape))
+            content = bytearray(math.prod(shape))
+            found = file.readinto(content)
+            longer = bool(file.read(1))
     except (EOFError, zlib.error, gzip.BadGzipFile) as error:
         raise ValueError(f"{path} is damaged ({error}): get it again") from error
-    header = 4 + 4 * rank
-    if content[:4] != bytes([0, 0, _UNSIGNED_BYTE, rank]):
+    if longer or found < len(content):
         raise ValueError(
-            f"{path} begins with the bytes {content[:4].hex(' ')}, not with 00 00 08 0{rank}: it "
+            f"{path} has {'more' if longer else found} bytes of data where its header declares "
+            f"{shape}, {len(content)} bytes: get it again"
+        )
+    return torch.from_numpy(np.frombuffer(content, np.uint8)).view(shape)
+
+
+def _read_shape(path: Path, file: BufferedIOBase, rank: int) -> tuple[int, ...]:
+    header = file.read(4 + 4 * rank)
+    if header[:4] != bytes([0, 0, _UNSIGNED_BYTE, rank]):
+        raise ValueError(
+            f"{path} begins with the bytes {header[:4].hex(' ')}, not with 00 00 08 0{rank}: it "
             f"is no IDX file of unsigned bytes in {rank} dimensions"
         )
-    if len(content) < header:
+    if len(header) < 4 + 4 * rank:
         raise ValueError(f"{path} is cut short within its header: get it again")
-    shape = struct.unpack_from(f">{rank}I", content, offset=4)
-    if len(content) != header + math.prod(shape):
-        raise ValueError(
-            f"{path} has {len(content) - header} bytes of data where its header declares {shape}, "
-            f"{math.prod(shape)} bytes: get it again"
-        )
-    return torch.frombuffer(bytearray(content), dtype=torch.uint8)[header:].view(shape)
+    return struct.unpack_from(f">{rank}I", header, offset=4)
 
 
 def _read_labels(folder: Path, name: str, classes: tuple[str, ...]) -> Tensor:

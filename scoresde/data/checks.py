@@ -2,11 +2,50 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
 import torch
 from torch import Tensor
 
 MAX_LEVELS = 2**16
 """More grey levels than this cannot be told apart reliably in float32."""
+
+MAX_CLASSES = 2**16
+"""More classes than this are named, or a label is wrong."""
+
+_EXPANSION = 64
+_SMALL = 2**26
+"""Bytes that a file may unpack to whatever its size, 64 MiB."""
+
+
+@contextmanager
+def naming(source: str | Path) -> Iterator[None]:
+    """Put the file or folder before what a data set made of it is refused for."""
+    try:
+        yield
+    except ValueError as error:
+        raise ValueError(f"{source}: {error}") from error
+
+
+def require_expansion(source: str | Path, packed: int, unpacked: int) -> None:
+    """Raise ValueError if `packed` bytes declare far more than images and their like compress to.
+
+    Such a file is damaged, or made to fill the memory: up to 64 MiB, and 64 times the file, pass.
+    """
+    if unpacked > max(_SMALL, _EXPANSION * packed):
+        raise ValueError(
+            f"{source} declares {unpacked} bytes in a file of {packed}, more than {_EXPANSION} "
+            "times as many: get it again, or unpack it if it is meant to be so"
+        )
+
+
+def require_counts(**counts: int) -> None:
+    """Raise ValueError unless all arguments, given by name, are integers from 1 up."""
+    for name, value in counts.items():
+        if not isinstance(value, int) or isinstance(value, bool) or value < 1:
+            raise ValueError(f"{name}={value!r} must be a positive integer")
 
 
 def require_level_count(levels: int) -> None:

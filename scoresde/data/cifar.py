@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import io
 import pickle
+import pickletools
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from scoresde.data.checks import require_known_labels
+from scoresde.data.checks import naming, require_known_labels
 from scoresde.data.dataset import Dataset
 
 _SIZE = 3 * 32 * 32
@@ -24,7 +26,8 @@ def cifar10(folder: str | Path) -> Dataset:
     Binary (cifar-10-binary.tar.gz): each record of data_batch_1.bin to data_batch_5.bin and
     test_batch.bin is a label and the red, green and blue planes of an image; batches.meta.txt names
     the classes. Python (cifar-10-python.tar.gz): the same without .bin and .txt, in pickles. These
-    are read without running code: a pickle that asks for more than NumPy's arrays is refused.
+    are read without running code, in memory bounded by their size: a pickle that asks for more than
+    NumPy's arrays is refused.
     Krizhevsky 2009, "Learning Multiple Layers of Features from Tiny Images".
 
     Raises:
@@ -43,15 +46,16 @@ def cifar10(folder: str | Path) -> Dataset:
         )
     parts = [read(_existing(folder, name + suffix)) for name in _BATCHES]
     test, test_labels = read(_existing(folder, "test_batch" + suffix))
-    return Dataset(
-        train=torch.cat([pixels for pixels, _ in parts]),
-        test=test,
-        train_labels=torch.cat([labels for _, labels in parts]),
-        test_labels=test_labels,
-        levels=256,
-        name="cifar10",
-        classes=classes,
-    )
+    with naming(folder):
+        return Dataset(
+            train=torch.cat([pixels for pixels, _ in parts]),
+            test=test,
+            train_labels=torch.cat([labels for _, labels in parts]),
+            test_labels=test_labels,
+            levels=256,
+            name="cifar10",
+            classes=classes,
+        )
 
 
 def _read_binary(path: Path) -> tuple[Tensor, Tensor]:
@@ -131,6 +135,38 @@ _GLOBALS = {
 }
 
 
+_TUPLES = ("TUPLE", "TUPLE1", "TUPLE2", "TUPLE3")
+_OPCODES = {
+    *("PROTO", "MARK", "STOP", "EMPTY_DICT", "SETITEM", "SETITEMS", "EMPTY_LIST", "APPEND"),
+    *("APPENDS", "EMPTY_TUPLE", *_TUPLES, "BINPUT", "LONG_BINPUT", "BINGET", "LONG_BINGET"),
+    *("GLOBAL", "REDUCE", "BUILD", "NONE", "NEWTRUE", "NEWFALSE", "BININT", "BININT1", "BININT2"),
+    *("LONG1", "BINSTRING", "SHORT_BINSTRING", "BINUNICODE"),
+}
+
+
+def _require_plain(content: bytes) -> None:
+    """Raise UnpicklingError for a pickle whose reading takes more than its length accounts for.
+
+    `pickle` makes room for any length and any number of remembered objects that it is told of, and
+    hashes tuples that share tuples in a time exponential in their depth. Here lengths are read with
+    what they are of, objects are remembered in order, and no tuple is recalled.
+    """
+    memo: dict[int, str] = {}
+    last = ""
+    for opcode, argument, _ in pickletools.genops(content):
+        name, value = opcode.name, argument or 0
+        if name not in _OPCODES:
+            raise pickle.UnpicklingError(f"it holds {name}, which no batch of CIFAR-10 does")
+        if name in ("BINPUT", "LONG_BINPUT"):
+            if value > len(memo) + 1:
+                raise pickle.UnpicklingError(f"it remembers an object {value} after {len(memo)}")
+            memo[value] = last
+        elif name in ("BINGET", "LONG_BINGET") and memo.get(value) in _TUPLES:
+            raise pickle.UnpicklingError("it uses a tuple twice, which no batch of CIFAR-10 does")
+        elif name != "PROTO":
+            last = name
+
+
 class _Unpickler(pickle.Unpickler):
     """An unpickler that knows what stands for NumPy's arrays and no other global: no code runs."""
 
@@ -145,8 +181,9 @@ class _Unpickler(pickle.Unpickler):
 
 def _unpickle(path: Path) -> dict[Any, Any]:
     try:
-        with path.open("rb") as file:
-            found = _Unpickler(file, encoding="bytes").load()
+        content = path.read_bytes()
+        _require_plain(content)
+        found = _Unpickler(io.BytesIO(content), encoding="bytes").load()
     except Exception as error:  # a damaged pickle raises anything
         raise ValueError(f"{path} cannot be read ({error}): get it again") from error
     if not isinstance(found, dict):

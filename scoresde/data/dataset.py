@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from scoresde.data.checks import (
+    MAX_CLASSES,
     require_continuous,
     require_grey_levels,
     require_known_labels,
@@ -80,6 +81,13 @@ class Dataset:
         require_labels("train_labels", self.train_labels, len(self.train))
         require_labels("test_labels", self.test_labels, len(self.test))
         used = 1 + int(torch.cat([self.train_labels, self.test_labels]).max())
+        if not self.classes and used > MAX_CLASSES:
+            raise ValueError(
+                f"train_labels and test_labels reach {used - 1}: number the classes 0, 1, ... as "
+                "there are some, or name them all by classes"
+            )
+        if len(set(self.classes)) < len(self.classes):
+            raise ValueError(f"classes={self.classes} names one twice: name each once")
         classes = tuple(self.classes) or tuple(str(k) for k in range(used))
         require_known_labels("train_labels", self.train_labels, len(classes))
         require_known_labels("test_labels", self.test_labels, len(classes))

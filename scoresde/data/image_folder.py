@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import struct
 from functools import partial
 from pathlib import Path
 from typing import Literal
@@ -11,12 +10,13 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from scoresde.data.checks import require_counts
 from scoresde.data.dataset import Dataset
 from scoresde.data.folders import Reader, read_folder
 from scoresde.data.parts import read_parts
 
 _SUFFIXES = (".bmp", ".gif", ".jpeg", ".jpg", ".png", ".ppm", ".tif", ".tiff", ".webp")
-_DAMAGE = (OSError, SyntaxError, EOFError, struct.error)  # what decoders raise, and ValueError
+_FORMATS = ("BMP", "GIF", "JPEG", "PNG", "PPM", "TIFF", "WEBP")  # whatever a file is called
 
 
 def images(
@@ -31,7 +31,8 @@ def images(
     """Read the image files of a folder and of all folders in it: shape (channels, size, size).
 
     An image is turned upright as its EXIF tag says, cut to its central square, resized (Lanczos)
-    and converted to grey or RGB; transparency is dropped. Files are taken in the order of their
+    and converted to grey or RGB; transparency is dropped, and so are the lower 8 bits of colours of
+    16; grey of more than 8 bits is refused. Files are taken in the order of their
     paths. Where the files lie in sub-folders, the names of these are the classes.
 
     Args:
@@ -51,8 +52,9 @@ def images(
         ValueError: an argument is out of range, an image cannot be read (or none can), images lie
             both in a folder and in its sub-folders, or the test images have other classes.
     """
-    if size < 1 or channels not in (1, 3):
-        raise ValueError(f"size={size}, channels={channels}: give a positive size, 1 or 3 channels")
+    require_counts(size=size)
+    if channels not in (1, 3):
+        raise ValueError(f"channels={channels} must be 1 (grey) or 3 (RGB)")
     reader = Reader(
         "images",
         _SUFFIXES,
@@ -72,11 +74,12 @@ def _read_image(path: Path, size: int, channels: int) -> Tensor:
     except ImportError as error:
         raise ImportError("images needs Pillow: pip install 'scoresde[data]'") from error
     try:
-        with Image.open(path) as file:
+        # Pillow knows formats, such as EPS, that other programs run
+        with Image.open(path, formats=_FORMATS) as file:
             if file.mode.startswith(("I", "F")):
                 raise ValueError(f"mode {file.mode} has more than 8 bits a channel")
             image = ImageOps.exif_transpose(file).convert("RGB" if channels == 3 else "L")
-    except (Image.DecompressionBombError, *_DAMAGE) as error:
+    except Exception as error:  # a damaged file makes decoders raise anything
         raise ValueError(str(error)) from error
     side = min(image.size)
     left, top = (image.width - side) // 2, (image.height - side) // 2

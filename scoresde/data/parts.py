@@ -9,6 +9,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from scoresde.data.checks import naming
 from scoresde.data.dataset import Dataset
 
 
@@ -52,15 +53,16 @@ def read_parts(
             "same classes"
         )
     classes = first.classes or tuple(sorted(known))
-    return Dataset(
-        first.samples,
-        second.samples,
-        _numbers(first.names, classes) if known else None,
-        _numbers(second.names, classes) if known else None,
-        levels=levels,
-        name=path.stem if path.is_file() else path.name,
-        classes=classes if known else (),
-    )
+    with naming(train):
+        return Dataset(
+            first.samples,
+            second.samples,
+            _numbers(first.names, classes) if known else None,
+            _numbers(second.names, classes) if known else None,
+            levels=levels,
+            name=path.stem if path.is_file() else path.name,
+            classes=classes if known else (),
+        )
 
 
 def _numbers(names: Sequence[str], classes: Sequence[str]) -> Tensor:

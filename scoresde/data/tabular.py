@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import reprlib
 from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
@@ -40,27 +41,38 @@ def table(
             with other classes.
     """
     if columns is None:
-        columns = [name for name in _read(Path(train)).column_names if name != label]
+        columns = _names_of_columns(Path(train), label)
     columns = list(columns)
     if not columns or len(set(columns)) < len(columns) or label in columns:
-        raise ValueError(f"columns={columns}, label={label!r}: name some, and each of them once")
+        raise ValueError(
+            f"{train}: columns={columns}, label={label!r}: name some, and each of them once"
+        )
     return read_parts(partial(_part, columns=columns, label=label), train, test)
+
+
+def _names_of_columns(path: Path, label: str | None) -> list[str]:
+    names = [name for name in _read(path).column_names if name != label]
+    counted = [str(k) for k in range(len(names))]  # as pandas names them
+    if path.suffix.lower() == ".csv" and names != counted and all(map(_is_number, names)):
+        raise ValueError(
+            f"{path} begins with the numbers {reprlib.repr(names)} where the names of the columns "
+            "should be: put a row of names before them, or pass columns= if they are names"
+        )
+    return names
 
 
 def _part(path: Path, columns: Sequence[str], label: str | None) -> Part:
     content = _read(path)
     read = [_numbers(path, name, _column(path, content, name)) for name in columns]
-    samples = torch.from_numpy(np.stack(read, axis=1)).to(torch.get_default_dtype())
-    return Part(
-        samples, [] if label is None else _names(path, label, _column(path, content, label))
-    )
+    names = [] if label is None else _names(path, label, _column(path, content, label))
+    return Part(torch.from_numpy(np.stack(read, axis=1)), names)
 
 
 def _read(path: Path) -> Any:
     """Return a file as a table of PyArrow."""
     try:
         import pyarrow
-        from pyarrow import csv, parquet
+        from pyarrow import parquet
     except ImportError as error:
         raise ImportError("table needs PyArrow: pip install 'scoresde[parquet]'") from error
     if not path.is_file():
@@ -68,15 +80,40 @@ def _read(path: Path) -> Any:
     try:
         match path.suffix.lower():
             case ".csv":
-                # empty text is missing, as an empty number is
-                return csv.read_csv(
-                    path, convert_options=csv.ConvertOptions(strings_can_be_null=True)
-                )
+                return _read_csv(path)
             case ".parquet":
                 return parquet.ParquetFile(path).read()
     except (pyarrow.ArrowException, OSError) as error:
         raise ValueError(f"{path} cannot be read ({error}): repair it, or get it again") from error
     raise ValueError(f"{path} is no .csv or .parquet file")
+
+
+def _read_csv(path: Path) -> Any:
+    import pyarrow
+    from pyarrow import csv
+
+    ragged: list[Any] = []
+
+    def note(row: Any) -> str:
+        ragged.append(row)
+        return "error"
+
+    try:
+        return csv.read_csv(
+            path,
+            csv.ReadOptions(use_threads=False),  # or else rows have no numbers
+            csv.ParseOptions(invalid_row_handler=note),
+            # empty text is missing, as an empty number is
+            csv.ConvertOptions(strings_can_be_null=True),
+        )
+    except pyarrow.ArrowInvalid as error:
+        if not ragged:
+            raise
+        row = ragged[0]
+        raise ValueError(
+            f"{path}, row {row.number - 1} has {row.actual_columns} columns, the header has "
+            f"{row.expected_columns}: {reprlib.repr(row.text)}; correct either"
+        ) from error
 
 
 def _numbers(path: Path, name: str, column: Any) -> np.ndarray:
@@ -90,16 +127,18 @@ def _numbers(path: Path, name: str, column: Any) -> np.ndarray:
             (0, column[0].as_py()),
         )
         raise ValueError(
-            f"{path}, row {row + 1}: column {name!r} holds {value!r}, which is no number: correct "
-            "it, leave the column out by columns=, or name it by label="
+            f"{path}, row {row + 1}: column {name!r} holds {reprlib.repr(value)}, which is no "
+            "number: correct it (commas split values, decimals have a point), leave the column out "
+            "by columns=, or name it by label="
         )
-    values = column.cast("float64", safe=False).to_numpy()
+    with np.errstate(over="ignore"):
+        values = column.cast("float64", safe=False).to_numpy().astype(torch.empty(0).numpy().dtype)
     finite = np.isfinite(values)
     if not finite.all():
         row = int(np.argmin(finite))
         raise ValueError(
-            f"{path}, row {row + 1}: column {name!r} holds {values[row]}: correct it, or remove "
-            "the row"
+            f"{path}, row {row + 1}: column {name!r} holds {column[row]}, which is not finite in "
+            f"{values.dtype}: correct it, or remove the row"
         )
     return values
 
@@ -110,8 +149,8 @@ def _names(path: Path, label: str, column: Any) -> list[str]:
     for row, name in enumerate(names, start=1):
         if not isinstance(name, str | int):
             raise ValueError(
-                f"{path}, row {row}: the label {label!r} is {name!r}, no text or integer: round "
-                "it, or name another column"
+                f"{path}, row {row}: the label {label!r} is {reprlib.repr(name)}, no text or "
+                "integer: round it, or name another column"
             )
     return [str(name) for name in names]
 

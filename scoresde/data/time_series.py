@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import reprlib
 from collections.abc import Iterator, Sequence
 from functools import partial
 from pathlib import Path
@@ -14,6 +15,7 @@ from torch import Tensor
 from scoresde.data.dataset import Dataset
 from scoresde.data.parts import Part, read_parts
 
+_MISSING = ("?", "na", "n/a", "null", "none", "-")
 _DELIMITERS = {".csv": ",", ".tsv": "\t"}
 
 
@@ -23,7 +25,7 @@ def series(
     """Read time series of equal length from text files, one in each row: shape (channels, L).
 
     - .csv and .tsv: the values of one channel, and the class in one column, if there is one. A
-      first row without any number is a header. Blank lines are skipped.
+      first row of names, without any number, is a header. Blank lines are skipped.
     - .ts: a header of fields such as `@classLabel true up down`, and after `@data` one series a
       line: its channels split by colons, their values by commas, and the class at the end, if the
       header has classes. Format: Löning et al. 2019, arXiv:1909.07872 (sktime), now of aeon.
@@ -38,9 +40,11 @@ def series(
     Raises:
         FileNotFoundError: there is no such file.
         ValueError: a file of another kind; a value that is missing or no finite number, series of
-            several lengths, or a class that the header does not list, with file and row; time
-            stamps; a test set with other classes.
+            several lengths, a first row that counts 0, 1, 2, ... as headers do, or a class that the
+            header does not list, with file and row; time stamps; a test set with other classes.
     """
+    if label is not None and (not isinstance(label, int) or isinstance(label, bool)):
+        raise ValueError(f"label={label!r} must be the position of a column, such as 0 or -1")
     return read_parts(partial(_read, label=label), train, test)
 
 
@@ -55,22 +59,31 @@ def _read(path: Path, label: int | None) -> Part:
             return _read_ts(path)
         return _read_table(path, _DELIMITERS[suffix], label)
     except (UnicodeDecodeError, csv.Error) as error:
-        raise ValueError(f"{path} is no text of values ({error}): get it again") from error
+        raise ValueError(
+            f"{path} is no text of values ({error}): save it as UTF-8, or get it again"
+        ) from error
 
 
 def _read_table(path: Path, delimiter: str, label: int | None) -> Part:
     with path.open(newline="", encoding="utf-8-sig") as file:
-        rows = [row for row in csv.reader(file, delimiter=delimiter) if row]
-    if rows and not any(_is_number(value) for value in rows[0]):
-        rows = rows[1:]
+        lines = csv.reader(file, delimiter=delimiter)
+        rows = [row for row in lines if len(row) > 1 or "".join(row).strip()]
+    named = bool(rows) and _is_header(rows[0], label)
+    hint = f" (split values by {delimiter!r}, write decimals with a point, name classes by label=)"
     values, names = [], []
-    for number, row in enumerate(rows, start=1):
+    for number, row in enumerate(rows[1:] if named else rows, start=1):
         where = f"{path}, row {number}"
         if label is not None:
             if not -len(row) <= label < len(row):
                 raise ValueError(f"{where} has {len(row)} columns, and none at label={label}")
             names.append(_class(row.pop(label).strip(), where))
-        values.append(_numbers(row, where)[None])
+        values.append(_numbers(row, where, hint)[None])
+    first = values[0].flatten() if values and not named else ()
+    if len(first) > 2 and np.array_equal(first, np.arange(len(first))):
+        raise ValueError(
+            f"{path}, row 1 counts 0, 1, 2, ... as a header does: remove it, or put a row of names "
+            "before it if it is a series"
+        )
     return Part(_stack(path, values), names)
 
 
@@ -78,7 +91,7 @@ def _read_ts(path: Path) -> Part:
     with path.open(encoding="utf-8-sig") as file:
         lines = (line.strip() for line in file)
         classes = _ts_header(path, lines)
-        rows = [line for line in lines if line and not line.startswith("#")]
+        rows = [line for line in lines if line and line[0] not in "#%"]
     values, names = [], []
     for number, row in enumerate(rows, start=1):
         where = f"{path}, row {number}"
@@ -107,8 +120,13 @@ def _ts_header(path: Path, lines: Iterator[str]) -> tuple[str, ...] | None:
     for line in lines:
         field, *words = line.lower().split() or [""]
         on = words[:1] == ["true"]
-        if field == "@data":
+        if field == "@data" and not words:
             return classes
+        if field == "@data" or (field == "@classlabel" and words[:1] not in (["true"], ["false"])):
+            raise ValueError(
+                f"{path} has the line {line[:40]!r}: write @data alone, and true with the classes, "
+                "or false, after @classLabel"
+            )
         if field in ("@timestamps", "@targetlabel") and on:
             raise ValueError(
                 f"{path} declares {line!r}: only values at equal distances, with classes or none, "
@@ -121,17 +139,27 @@ def _ts_header(path: Path, lines: Iterator[str]) -> tuple[str, ...] | None:
     raise ValueError(f"{path} has no line @data: it is no .ts file, or cut short; get it again")
 
 
-def _numbers(values: Sequence[str], where: str) -> np.ndarray:
+def _is_header(row: Sequence[str], label: int | None) -> bool:
+    """Return whether a row holds names: no number, and not what stands for a missing one."""
+    values = [value.strip().lower() for value in row]
+    if label is not None and -len(row) <= label < len(row):
+        values.pop(label)
+    return any(values) and not any(_is_number(v) or v in _MISSING for v in values)
+
+
+def _numbers(values: Sequence[str], where: str, hint: str = "") -> np.ndarray:
     try:
         numbers = np.array(values, dtype=np.float64)
     except ValueError:
         numbers = np.array([float(v) if _is_number(v) else np.nan for v in values])
+    with np.errstate(over="ignore"):
+        numbers = numbers.astype(torch.empty(0).numpy().dtype)
     finite = np.isfinite(numbers)
     if not finite.all():
         at = int(np.argmin(finite))
         raise ValueError(
-            f"{where} has {values[at]!r} at place {at + 1}, which is no finite number: correct it, "
-            "fill it in, or remove the row (a column of classes is named by label=)"
+            f"{where} has {reprlib.repr(values[at])} at place {at + 1}, which is no finite number "
+            f"of {numbers.dtype}: correct it, fill it in, or remove the row{hint}"
         )
     return numbers
 
@@ -151,7 +179,7 @@ def _stack(path: Path, values: list[np.ndarray]) -> Tensor:
                 f"{path}, row {number} has {_size(value)}, row 1 has {_size(values[0])}: make all "
                 "series alike, such as by cutting them to the shortest"
             )
-    return torch.from_numpy(np.stack(values)).to(torch.get_default_dtype())
+    return torch.from_numpy(np.stack(values))
 
 
 def _size(value: np.ndarray) -> str:
