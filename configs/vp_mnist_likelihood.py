@@ -20,9 +20,9 @@ def get_config() -> Config:
     config.optim.lr = 1e-3
     config.optim.warmup = 200
     config.train.dequantise = False
-    config.train.steps = 20_000
+    config.train.steps = 13_000
     config.train.batch_size = 32
     config.train.checkpoint_every = 500
     config.likelihood.method = "elbo"
-    config.likelihood.levels = 200
+    config.likelihood.levels = 100
     return config

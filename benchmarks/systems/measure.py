@@ -34,8 +34,8 @@ from scoresde.run import Run, train_run
 CONFIGS = Path(__file__).parents[2] / "configs"
 CALLS = (10, 50, 1000)
 DEFAULT_CALLS = 20
-SAMPLES = 2000
-MEASURED = 500
+SAMPLES = 400
+MEASURED = 200
 
 
 class System(NamedTuple):
