@@ -184,6 +184,32 @@ def test_the_hybrid_is_the_simple_loss_and_a_thousandth_of_the_bound():
     assert float(Hybrid()(model, x, generator(0))) == pytest.approx(expected, rel=1e-9)
 
 
+@pytest.mark.parametrize("make", [VLB, Hybrid])
+def test_labels_are_dropped_and_nothing_else_is_changed(make):
+    seen = []
+
+    class Labelled(Net):
+        def forward(self, x: Tensor, t: Tensor, **cond) -> Tensor:
+            seen.append((x, t, cond))
+            return super().forward(x, t)
+
+    model = small()
+    model.net = Labelled()
+    x0, cond = torch.zeros(2000, 2), {"label": torch.arange(2000) % 10, "scale": 2.0}
+    for share in (0.0, 0.25, 1.0):
+        make(label_dropout=share)(model, x0, generator(0), cond)
+        label = seen[-1][2]["label"]
+        dropped = label == -1
+        assert float(dropped.double().mean()) == pytest.approx(share, abs=0.05)
+        assert torch.equal(label[~dropped], cond["label"][~dropped])
+        assert seen[-1][2]["scale"] == 2.0
+        # levels are drawn alike until all have 10 losses, so that they too are the same
+        model.moments.count.zero_()
+    (x, t, _), *others = seen
+    assert all(torch.equal(x, other) and torch.equal(t, time) for other, time, _ in others)
+    assert (cond["label"] >= 0).all()
+
+
 def batch(step: int):
     return torch.randn(8, 2, generator=generator(step)), None
 
@@ -229,6 +255,11 @@ def test_what_cannot_be_trained_is_refused_by_name():
         DSM(times=LevelTimes())(DATA.denoiser(sd.VPSDE()), x, generator(0))
     with pytest.raises(ValueError, match=r"variational.*levels of a chain"):
         DSM(weighting=variational)(DATA.denoiser(sd.VPSDE()), x, generator(0))
+    for make in (VLB, Hybrid):
+        with pytest.raises(ValueError, match="no 'label' to drop"):
+            make(label_dropout=0.1)(small(), torch.zeros(4, 2), generator(0))
+        with pytest.raises(ValueError, match=r"label_dropout=1\.5"):
+            make(label_dropout=1.5)
     with pytest.raises(ValueError, match="weight=-1"):
         Hybrid(weight=-1.0)
     with pytest.raises(ValueError, match="transform"):

@@ -16,6 +16,7 @@ import torch
 from torch import Tensor
 
 from scoresde.denoiser import BaseDenoiser
+from scoresde.errors import require_number
 from scoresde.tensors import lincomb, per_sample
 from scoresde.training.times import Times, UniformTimes
 from scoresde.training.weightings import Weighting, sigma2
@@ -65,6 +66,26 @@ def require_floats(x0: Tensor) -> None:
         )
 
 
+def drop_labels(
+    cond: Mapping[str, Any] | None, share: float, generator: torch.Generator
+) -> Mapping[str, Any]:
+    """Return the condition with each label replaced by -1, "no class", with probability `share`.
+
+    Raises:
+        ValueError: labels to drop but no `label`.
+    """
+    cond = cond or {}
+    if share == 0.0:
+        return cond
+    if "label" not in cond:
+        raise ValueError(
+            f"label_dropout={share}: the condition has no 'label' to drop, only {sorted(cond)}"
+        )
+    label = cond["label"]
+    drop = torch.rand(label.shape, generator=generator, device=label.device)
+    return {**cond, "label": label.masked_fill(drop < share, -1)}
+
+
 @dataclass(frozen=True)
 class DSM:
     """The objective J of denoising score matching, estimated on a batch.
@@ -89,8 +110,7 @@ class DSM:
     label_dropout: float = 0.0
 
     def __post_init__(self) -> None:
-        if not 0.0 <= self.label_dropout <= 1.0:
-            raise ValueError(f"label_dropout={self.label_dropout} must be in [0, 1]")
+        require_number(self.label_dropout, "label_dropout", least=0.0, most=1.0)
 
     def __call__(
         self,
@@ -114,18 +134,5 @@ class DSM:
         require_floats(x0)
         t, ratio = self.times.draw(model.sde, len(x0), generator, self.stratified)
         eps = torch.empty_like(x0).normal_(generator=generator)
-        if self.label_dropout > 0.0:
-            cond = self._drop_labels(cond or {}, generator)
+        cond = drop_labels(cond, self.label_dropout, generator)
         return dsm_loss(model, x0, t, eps, self.weighting, cond), ratio, t
-
-    def _drop_labels(
-        self, cond: Mapping[str, Any], generator: torch.Generator
-    ) -> Mapping[str, Any]:
-        if "label" not in cond:
-            raise ValueError(
-                f"label_dropout={self.label_dropout}: the condition has no 'label' to drop, "
-                f"only {sorted(cond)}"
-            )
-        label = cond["label"]
-        drop = torch.rand(label.shape, generator=generator, device=label.device)
-        return {**cond, "label": label.masked_fill(drop < self.label_dropout, -1)}
