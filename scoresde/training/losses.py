@@ -15,7 +15,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from scoresde.denoiser import BaseDenoiser
+from scoresde.denoiser import BaseDenoiser, Prediction
 from scoresde.errors import require_number
 from scoresde.tensors import lincomb, per_sample
 from scoresde.training.times import Times, UniformTimes
@@ -31,6 +31,9 @@ def dsm_loss(
     cond: Mapping[str, Any] | None = None,
 ) -> Tensor:
     """Return each sample's loss w(t) |eps_theta(x_t, t) - eps|^2 / D, as (B,).
+
+    It is taken of the network's own output, whose error is that of eps but for a factor, so that
+    weights which grow without bound as alpha falls to 0, as `velocity`, lose no digits there.
 
     Args:
         model: the denoiser.
@@ -51,10 +54,22 @@ def dsm_loss(
         )
     level = model.sde.level(per_sample(t, x0))
     x = lincomb((level.alpha, x0), (level.sigma, eps))
-    error = model(x, level, **(cond or {})).eps - eps
-    weight = weighting(level, model)
+    prediction = model(x, level, **(cond or {}))
+    error = prediction.out - target(prediction, x0, eps)
+    # in this order: near alpha = 0 the weight may be large where the share of eps is small
+    weight = weighting(level, model) * prediction.eps_of[1] ** 2
     weight = weight.reshape(-1) if isinstance(weight, Tensor) else weight
     return lincomb((weight, error.square().flatten(1).mean(1)))
+
+
+def target(prediction: Prediction, x0: Tensor, eps: Tensor) -> Tensor:
+    """Return the output that would say that x has these data and this noise (B, *).
+
+    Nothing cancels at low or at high noise, where errors of eps or of x0 would be all rounding.
+    """
+    (xx, xo), (ex, eo) = prediction.x0_of, prediction.eps_of
+    area = xx * eo - xo * ex
+    return lincomb((-ex / area, x0), (xx / area, eps))
 
 
 def require_floats(x0: Tensor) -> None:
