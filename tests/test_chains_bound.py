@@ -110,6 +110,8 @@ def test_every_term_is_its_expectation(sde, share):
     assert set(found.parts) == {"prior", "diffusion", "decoder"}
     assert found.bound
     assert not found.probability
+    if share == 0.0:  # the default of fixed variances
+        assert torch.equal(vlb(DATA.denoiser(sde), rows, noise=GivenNoise(z)).nats, found.nats)
     torch.testing.assert_close(found.bits_per_dim, found.terms.sum(1) / (3 * math.log(2)))
 
 
@@ -248,6 +250,34 @@ def test_drawn_levels_estimate_the_same_sum():
     for name in ("diffusion", "decoder", "prior"):
         exact = float(every.parts[name])
         assert float(some.parts[name].mean()) == pytest.approx(exact, rel=2e-4), name
+
+
+def test_a_level_is_drawn_from_each_stratum_by_a_draw_of_its_own():
+    """The levels by hand, at depths log(1 + c^2 SNR) / 2 of the data's own deviation."""
+    sde, x = LinearBetas(n=10, beta_max=0.5), torch.tensor([[0.3, -1.2, 0.4, 0.5]]).double()
+    data = Gaussian(torch.zeros(4).double(), 0.01 * torch.eye(4).double())
+    model, z, u = (
+        data.denoiser(sde),
+        torch.tensor([[1.0, -0.5, 0.2, 0.7]]).double(),
+        (0.1, 0.5, 0.9),
+    )
+
+    class Drawn(GivenNoise):
+        def normal(self, like, *address):
+            return torch.special.ndtri(like.new_tensor([u])) if like.shape == (1, 3) else self.draw
+
+        def fold(self, key):
+            return self
+
+    every = vlb(model, x, noise=Drawn(z)).terms[0]
+    depths = [0.5 * math.log1p(0.01 * math.exp(2 * lam)) for lam in sde.lams[::-1]]
+    width, total = (depths[-1] - depths[0]) / 3, 0.0
+    for j in range(3):
+        s = depths[0] + (j + u[j]) * width
+        k = next(k for k in range(1, 10) if depths[k - 1] <= s < depths[k])
+        total += width * float(every[10 - k]) / (depths[k] - depths[k - 1])
+    found = vlb(model, x, n=3, noise=Drawn(z))
+    assert -float(found.parts["diffusion"]) == pytest.approx(total, rel=1e-9)
 
 
 @pytest.mark.parametrize("n", [None, 25])
