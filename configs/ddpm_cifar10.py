@@ -15,11 +15,11 @@ def get_config() -> Config:
     config.time_input = "feed_index"
     config.objective = "DSM(weighting=sigma2, times=LevelTimes())"
     config.train.steps = 800_000
-    config.train.dequantise = False
     # the paper's larger variance, beta
     config.sample.solver = "Ancestral(forward_variance=True)"
     config.sample.grid = "Respaced()"
     config.sample.clip = True
     config.likelihood.method = "vlb"
+    config.likelihood.clip = True
     config.likelihood.levels = 1000
     return config

@@ -21,4 +21,5 @@ def get_config() -> Config:
     config.sample.steps = 1000
     config.sample.clip = True
     config.likelihood.method = "vlb"
+    config.likelihood.clip = True
     return config

@@ -24,11 +24,11 @@ def get_config() -> Config:
     config.train.steps = 500_000
     config.train.grad_clip = math.inf
     config.train.flip = False
-    config.train.dequantise = False
     config.sample.solver = "LearnedAncestral()"
     config.sample.grid = "Respaced()"
     config.sample.steps = 4000
     config.sample.clip = True
     config.likelihood.method = "vlb"
+    config.likelihood.clip = True
     config.likelihood.levels = 4000
     return config

@@ -21,7 +21,6 @@ def get_config() -> Config:
     config.train.steps = 300_000
     config.train.ema_decay = 0.999
     config.train.grad_clip = math.inf
-    config.train.dequantise = False
     config.sample.solver = "annealed_langevin(step=0.062, corrections=5)"
     config.sample.grid = "Respaced()"
     config.sample.steps = 232

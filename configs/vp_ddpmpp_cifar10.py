@@ -17,6 +17,7 @@ def get_config() -> Config:
     config.train.steps = 1_300_000
     config.train.batch_size = 128
     config.train.flip = True
+    config.train.dequantise = False
     config.train.checkpoint_every = 10_000
     config.train.log_every = 100
     config.train.tensorboard = True

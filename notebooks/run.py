@@ -18,7 +18,9 @@ def execute(path: Path) -> NotebookNode:
         nbclient.exceptions.CellExecutionError: a cell fails.
     """
     notebook = nbformat.read(path, as_version=4)
-    NotebookClient(notebook, kernel_name="python3", record_timing=False, timeout=600).execute()
+    # what is printed arrives in pieces, and in more of them on a slow machine
+    how = {"kernel_name": "python3", "record_timing": False, "coalesce_streams": True}
+    NotebookClient(notebook, timeout=600, **how).execute()
     notebook.metadata = {"kernelspec": {"name": "python3", "display_name": "Python 3"}}
     for cell in notebook.cells:
         # progress and warnings are of the machine

@@ -167,7 +167,14 @@ def _evaluate(flags: Any) -> None:
 
     folder = Path(flags.workdir)
     run = load_run(folder, flags.config)
-    found = evaluate(run, flags.n, metrics=flags.metrics, features=flags.features, seed=flags.seed)
+    found = evaluate(
+        run,
+        flags.n,
+        metrics=flags.metrics,
+        features=flags.features,
+        seed=flags.seed,
+        keep=folder / "classifier.safetensors",
+    )
     replace(folder / "metrics.json", json.dumps(found.to_dict(), indent=2) + os.linesep)
     print(found.table())
 

@@ -74,11 +74,13 @@ def defaults() -> Config:
         "grid": placeholder(str),  # such as "LogSNRGrid()"; or the default for data_std
         "steps": 20,
         "clip": False,  # keep expected grey levels in their range at every step
+        "amp": "off",  # bfloat16, as for training; its rounding depends on the batch
         "batch_size": 500,
     }
     config.likelihood = {
         "method": "flow",  # or "elbo", or a chain's "vlb": of grey levels, unless dequantised
         "levels": 100,  # that either bound draws, network calls
+        "clip": False,  # keep expected grey levels in their range, in either bound
         "solver": "AdamsPC()",
         "grid": placeholder(str),
         "steps": 32,
@@ -142,6 +144,14 @@ def solve_settings(config: Config, section: str) -> dict[str, Any]:
     if isinstance(solver, AdaptiveSolver):
         return {"solver": solver}
     return {"solver": solver, "grid": build_grid(config, section), "steps": config[section].steps}
+
+
+def amp(config: Config, section: str) -> bool | None:
+    """Return whether a section computes in bfloat16; None is where the processor is made for it."""
+    words, word = {"auto": None, "on": True, "off": False}, config[section].amp
+    if word not in words:
+        raise ValueError(f"{section}.amp={word!r} must be one of {', '.join(map(repr, words))}")
+    return words[word]
 
 
 def identity(config: Config, transform: Affine) -> dict[str, Any]:

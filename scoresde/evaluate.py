@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -91,6 +92,7 @@ def evaluate(
     metrics: Sequence[str] = (),
     features: str | None = None,
     seed: int = 0,
+    keep: Path | None = None,
 ) -> Evaluation:
     """Draw samples of a run, and compare them, and as many training data, with its test data.
 
@@ -103,6 +105,7 @@ def evaluate(
         features: one of `FEATURES`; those of a classifier trained on the training data, where
             these are images with labels.
         seed: of the samples, of which data are taken, and of what metrics draw.
+        keep: a file for the classifier, which is trained once then.
 
     Raises:
         ValueError: names that are not known; features that the data do not allow; no test data, or
@@ -116,7 +119,7 @@ def evaluate(
         if name not in METRICS:
             raise ValueError(f"--metrics: no {name!r}; of {', '.join(METRICS)}")
     known = images and data.train_labels is not None
-    embed = _embedding(run, features or ("classifier" if known else "none"))
+    embed = _embedding(run, features or ("classifier" if known else "none"), keep)
     most = min(len(data.test), len(data.train), 10_000 if images else _MOST)
     n = most if n is None else n
     if n > len(data.train):
@@ -146,7 +149,7 @@ def _some(x: Tensor, n: int, seed: int) -> Tensor:
     return x[torch.randperm(len(x), generator=torch.Generator().manual_seed(seed))[:n]]
 
 
-def _embedding(run: Run, features: str) -> Callable[[Tensor], Samples]:
+def _embedding(run: Run, features: str, keep: Path | None) -> Callable[[Tensor], Samples]:
     match features:
         case "none":
             return lambda x: x
@@ -157,11 +160,11 @@ def _embedding(run: Run, features: str) -> Callable[[Tensor], Samples]:
             found.network.to(run.device)
             return found
         case "classifier":
-            return _classifier(run)
+            return _classifier(run, keep)
     raise ValueError(f"--features={features}: one of {', '.join(FEATURES)}")
 
 
-def _classifier(run: Run) -> Features:
+def _classifier(run: Run, keep: Path | None) -> Features:
     data = run.data
     if data.train_labels is None or len(data.shape) != 3:
         raise ValueError(
@@ -169,7 +172,8 @@ def _classifier(run: Run) -> Features:
             f"--features=none"
         )
     # seeded by 0 whatever the samples are: all runs on the same data have the same features
-    return classifier_features(data.train, data.train_labels, device=run.device)
+    where = {"device": run.device, "keep": keep}
+    return classifier_features(data.train, data.train_labels, **where)
 
 
 def _row(of_samples: Estimate, of_train: Estimate) -> tuple[str, ...]:

@@ -28,6 +28,7 @@ from scoresde.likelihood import (
     log_likelihood,
     survey,
 )
+from scoresde.models import clipped
 from scoresde.noise import SeededNoise
 from scoresde.run import Run
 
@@ -46,7 +47,7 @@ def measure_all(run: Run, x: Tensor, folder: Path, seed: int = 0) -> Columns | N
     processes of torchrun; None in one that finds others still at work (`survey`).
     """
     chosen = run.config.likelihood
-    bound = {"method", "levels"}
+    bound = {"method", "levels", "clip"}
     wanted = set(chosen) - {*bound, "batch_size"} if chosen.method == "flow" else bound
     settings = {
         **{k: v for k, v in chosen.items() if k in wanted},
@@ -70,11 +71,13 @@ def evaluator(run: Run, seed: int = 0) -> Evaluate:
 
 
 def _by_bound(run: Run, seed: int) -> Evaluate:
-    prior, transform, bound = run.prior(), run.transform, _bound(run)
+    prior, transform, bound, model = run.prior(), run.transform, _bound(run), run.model
+    if run.config.likelihood.clip:
+        model = clipped(model, transform, run.data.shape)
 
     def evaluate(x: Tensor, rows: Tensor) -> LogLikelihood:
         noise, here = SeededNoise(seed, indices=rows), x.to(run.device)
-        found = bound(run.model, here, prior=prior, noise=noise)
+        found = bound(model, here, prior=prior, noise=noise)
         log_det = 0.0 if run.of_levels else transform.log_det_at(here)
         return replace(found, log_det_data=log_det).to("cpu")
 

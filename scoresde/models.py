@@ -65,7 +65,10 @@ def clipped(model: BaseDenoiser, transform: Affine, shape: tuple[int, ...]) -> B
         ValueError: continuous data, which have no range.
     """
     if transform.levels is None:
-        raise ValueError("config.sample.clip: continuous data have no range; set it to False")
+        raise ValueError(
+            "config.sample.clip, config.likelihood.clip: continuous data have no range to be kept "
+            "in; set both to False"
+        )
     ends = torch.tensor([0.0, transform.levels - 1.0]).reshape(-1, *[1] * len(shape))
     low, high = transform.embed(ends.expand(2, *shape)).aminmax()
     return Clipped(model, float(low), float(high))

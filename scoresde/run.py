@@ -112,11 +112,14 @@ def build_run(config: Config) -> Run:
         if section == "likelihood" and solver.stochastic:
             raise ValueError(f"config.likelihood.solver: {solver} is stochastic, the flow is not")
         configs.build_grid(config, section)
+    configs.amp(config, "sample")
     configs.build_at(config, "likelihood.trace", Trace)
     configs.build_at(config, "objective", configs.OBJECTIVE)
     method, levels = config.likelihood.method, config.likelihood.levels
     if method not in ("flow", "elbo", "vlb"):
         raise ValueError(f"config.likelihood.method={method!r} must be 'flow', 'elbo' or 'vlb'")
+    if method == "flow" and config.likelihood.clip:
+        raise ValueError("config.likelihood.clip=True: is for bounds; set it to False")
     if levels < 2:
         raise ValueError(f"config.likelihood.levels={levels}: at least 2, for a standard error")
     data, transform = configs.build_data(config)
@@ -157,7 +160,7 @@ def train_run(config: Config, workdir: Path) -> Run:
         schedule=schedule,
         ema_decay=chosen.ema_decay,
         grad_clip=chosen.grad_clip,
-        amp=_amp(chosen.amp),
+        amp=configs.amp(config, "train"),
         seed=config.seed,
         workdir=workdir,
         config=configs.identity(config, run.transform),
@@ -198,13 +201,6 @@ def _schedule(config: Config) -> Warmup | CosineDecay:
             f"such as --config.optim.warmup={max(1, steps // 10)}"
         )
     return CosineDecay(steps, warmup) if config.optim.decay else Warmup(warmup)
-
-
-def _amp(word: str) -> bool | None:
-    words = {"auto": None, "on": True, "off": False}
-    if word not in words:
-        raise ValueError(f"train.amp={word!r} must be one of {', '.join(map(repr, words))}")
-    return words[word]
 
 
 def _stream(run: Run) -> Batch:

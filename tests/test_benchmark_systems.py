@@ -15,6 +15,7 @@ from benchmarks.systems import measure as systems
 from benchmarks.systems.page import as_json, page
 from scoresde.chains import GeometricSigmas, best_step
 from scoresde.data import idx
+from scoresde.metrics import convnet
 
 
 @pytest.fixture
@@ -54,7 +55,7 @@ def test_a_system_is_trained_and_measured_and_gone_on_with(name, folder, monkeyp
     assert kept["systems"][0]["cells"][0]["kid"]["value"] == result.cells[0].kid.value
     # nothing is drawn or trained anew
     monkeypatch.setattr(systems, "draw", None)
-    monkeypatch.setattr(systems, "train_classifier", None)
+    monkeypatch.setattr(convnet, "train_classifier", None)
     again = systems.yardstick(idx("data/fashion-mnist"), folder, 20)
     assert systems.measure(name, again, folder, **small) == result
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 import pytest
 import torch
 from torch import nn
@@ -94,6 +96,35 @@ def test_samples_may_be_kept_in_the_range_of_grey_levels(tmp_path, monkeypatch):
     settings.data, settings.net, settings.sample.clip = "moons(n=50)", "MLP(hidden=8)", True
     with pytest.raises(ValueError, match=r"config.sample.clip"):
         draw(run.build_run(settings).trained(), 2)
+
+
+@pytest.mark.parametrize("method", ["vlb", "elbo"])
+def test_bounds_may_be_of_the_model_that_is_kept_in_the_range_of_grey_levels(method):
+    settings = settings_of(SIMPLE)
+    settings.likelihood.method, settings.likelihood.clip = method, True
+    built = run.build_run(settings)
+    x = built.held_out(3)
+    (found,) = measure.measure(built, x)
+    ends = built.transform.forward(torch.tensor([[0], [16]]).expand(2, 1)).flatten().tolist()
+    bound = {"vlb": chains.vlb, "elbo": partial(sd.elbo, n=6)}[method]
+    wanted = bound(
+        Clipped(built.model, *ends),
+        x,
+        decoder=sd.DiscretisedGaussian(built.transform),
+        noise=sd.SeededNoise(0, indices=torch.arange(3)),
+        prior=built.prior(),
+    )
+    torch.testing.assert_close(found.nats, wanted.nats)
+    settings.likelihood.clip = False
+    (other,) = measure.measure(run.build_run(settings), x)
+    assert not torch.equal(other.nats, found.nats)
+
+
+def test_the_flow_has_no_range_to_keep_to():
+    settings = settings_of(SIMPLE)
+    settings.likelihood.method, settings.likelihood.clip = "flow", True
+    with pytest.raises(ValueError, match=r"config.likelihood.clip=True: is for bounds"):
+        run.build_run(settings)
 
 
 @pytest.mark.parametrize(

@@ -1,6 +1,7 @@
 """Features by networks: batches, names, the published classifier and our own."""
 
 import math
+from functools import partial
 from importlib.util import find_spec, module_from_spec, spec_from_file_location
 from pathlib import Path
 
@@ -12,6 +13,7 @@ from torch import nn
 from scoresde.metrics import (
     Features,
     classifier_features,
+    convnet,
     digits_features,
     frechet_distance,
     train_classifier,
@@ -103,6 +105,28 @@ def test_a_classifier_learns_follows_from_its_seed_and_leaves_the_global_generat
     assert features.name == f"ConvNet classifier {weights_hash(again)}"
     assert torch.equal(features(x).features, again.body(x))
     assert features(x).features.shape == (256, 128)
+
+
+def test_a_classifier_is_kept_for_its_own_data_epochs_and_seed(tmp_path, monkeypatch):
+    x, labels = bars(32)
+    kept, trained = tmp_path / "runs" / "classifier.safetensors", []
+    monkeypatch.setattr(
+        convnet, "train_classifier", lambda *a, **k: trained.append(k) or train_classifier(*a, **k)
+    )
+    features = partial(classifier_features, epochs=1, keep=kept)
+    first = features(x, labels)
+    assert first.name == classifier_features(x, labels, epochs=1).name
+    again = features(x, labels)
+    assert len(trained) == 2
+    assert again.name == first.name
+    assert torch.equal(again(x).features, first(x).features)
+    others = ({"epochs": 2}, {"seed": 1}, {"x": 2 * x}, {"labels": labels.flip(0)})
+    for count, other in enumerate(others, start=3):
+        assert features(**({"x": x, "labels": labels} | other)).name != first.name
+        assert len(trained) == count
+    kept.write_bytes(kept.read_bytes()[:100])
+    assert features(x, labels).name == first.name
+    assert [path.name for path in kept.parent.iterdir()] == [kept.name]
 
 
 @pytest.mark.parametrize("shape", [(1, 28, 28), (3, 5, 9)])

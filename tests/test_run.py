@@ -350,3 +350,21 @@ def test_the_prior_has_the_moments_of_the_training_data(tmp_path):
     wanted = done.model.sde.prior(x.mean(0), x.var(0, correction=0))
     torch.testing.assert_close(done.prior().mean, wanted.mean)
     torch.testing.assert_close(done.prior().std, wanted.std)
+
+
+@pytest.mark.parametrize(("word", "half"), [("off", False), ("on", True)])
+def test_samples_are_drawn_in_bfloat16_where_that_is_asked_for(tmp_path, word, half):
+    done, seen = run.train_run(tiny(), tmp_path), []
+    layer = next(part for part in done.model.modules() if isinstance(part, torch.nn.Linear))
+    layer.register_forward_hook(lambda _, x, y: seen.append(y.dtype == torch.bfloat16))
+    done.config.sample.amp = word
+    x, _ = draw(done.trained(), 3)
+    assert set(seen) == {half}
+    assert x.dtype == torch.float32
+
+
+def test_how_samples_are_rounded_is_a_word():
+    settings = tiny()
+    settings.sample.amp = "bf16"
+    with pytest.raises(ValueError, match=r"sample.amp='bf16' must be one of 'auto', 'on', 'off'"):
+        run.build_run(settings)

@@ -11,7 +11,6 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import torch
-from safetensors.torch import load_file, save
 from torch import Tensor
 
 from scoresde import AdamsPC, atomic
@@ -21,13 +20,12 @@ from scoresde.data import Dataset
 from scoresde.likelihood import fingerprint, summary
 from scoresde.measure import measure_all
 from scoresde.metrics import (
-    ConvNet,
     Embedding,
     Estimate,
     Features,
+    classifier_features,
     frechet_distance,
     kid,
-    train_classifier,
 )
 from scoresde.pretrained import draw
 from scoresde.report import png, stretch
@@ -120,24 +118,13 @@ class Yardstick:
 
 def yardstick(data: Dataset, folder: Path, n: int) -> Yardstick:
     """Return what n samples are compared with; the classifier is trained once a folder."""
-    features = classifier(data, folder).features()
+    assert data.train_labels is not None
+    kept = folder / "classifier.safetensors"
+    features = classifier_features(data.train, data.train_labels, keep=kept)
     rows = torch.randperm(len(data.train), generator=torch.Generator().manual_seed(0))[:n]
     test = features(data.test)
     floor = _cell("training data", 0, features(data.train[rows]), test)
     return Yardstick(features, test, floor)
-
-
-def classifier(data: Dataset, folder: Path) -> ConvNet:
-    """Return the classifier of a folder, which is trained if there is none."""
-    assert data.train_labels is not None
-    path = folder / "classifier.safetensors"
-    if not path.is_file():
-        network = train_classifier(data.train, data.train_labels)
-        folder.mkdir(parents=True, exist_ok=True)
-        atomic.replace(path, save(network.state_dict()))
-    network = ConvNet(data.shape, data.num_classes)
-    network.load_state_dict(load_file(path))
-    return network.eval()
 
 
 def measure(

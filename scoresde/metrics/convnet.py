@@ -2,7 +2,13 @@
 
 from __future__ import annotations
 
+import hashlib
+import os
+from pathlib import Path
+
 import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 from torch.optim import Adam
@@ -119,7 +125,13 @@ def train_classifier(
 
 
 def classifier_features(
-    x: Tensor, labels: Tensor, *, epochs: int = 5, seed: int = 0, device: torch.device | str = "cpu"
+    x: Tensor,
+    labels: Tensor,
+    *,
+    epochs: int = 5,
+    seed: int = 0,
+    device: torch.device | str = "cpu",
+    keep: Path | None = None,
 ) -> Features:
     """Return the 128 features of a classifier trained on images, named by the hash of its weights.
 
@@ -127,8 +139,36 @@ def classifier_features(
 
     Args:
         x, labels, epochs, seed, device: as in `train_classifier`.
+        keep: a file for the classifier. One of the same data, epochs and seed that is there already
+            is taken as it is; any other is replaced.
 
     Raises:
         ValueError: as `train_classifier`.
     """
-    return train_classifier(x, labels, epochs=epochs, seed=seed, device=device).features()
+
+    def train() -> ConvNet:
+        return train_classifier(x, labels, epochs=epochs, seed=seed, device=device)
+
+    if keep is None:
+        return train().features()
+    digest = hashlib.sha256(f"{x.dtype} {tuple(x.shape)}".encode())
+    for values in (x, labels):
+        digest.update(values.cpu().contiguous().flatten().view(torch.uint8).numpy().data)
+    origin = {"data": digest.hexdigest(), "epochs": str(epochs), "seed": str(seed)}
+    if not _is_of(keep, origin):
+        keep.parent.mkdir(parents=True, exist_ok=True)
+        temporary = keep.with_name(f"{keep.name}.tmp-{os.getpid()}")
+        save_file(train().state_dict(), temporary, metadata=origin)
+        os.replace(temporary, keep)
+    network = ConvNet(x.shape[1:], int(labels.max()) + 1).to(device)
+    network.load_state_dict(load_file(keep, str(device)))
+    return network.eval().requires_grad_(False).features()
+
+
+def _is_of(path: Path, origin: dict[str, str]) -> bool:
+    """Return whether a file has a classifier of this origin, whole."""
+    try:
+        with safe_open(path, "pt") as file:
+            return file.metadata() == origin
+    except (OSError, SafetensorError):
+        return False

@@ -11,13 +11,14 @@ import torch
 from torch import Tensor
 from tqdm.auto import tqdm
 
-from scoresde.config import Config, solve_settings
+from scoresde.config import Config, amp, solve_settings
 from scoresde.data import Affine
 from scoresde.denoiser import BaseDenoiser
 from scoresde.models import clipped
 from scoresde.noise import SeededNoise
 from scoresde.sampling import solve
 from scoresde.sde import Prior
+from scoresde.training.loop import fast_bfloat16
 
 
 @dataclass(frozen=True)
@@ -84,18 +85,21 @@ def draw(
     size, device = config.sample.batch_size, next(model.parameters()).device
     if config.sample.clip:
         model = clipped(model, transform, trained.shape)
+    asked = amp(config, "sample")
+    half = fast_bfloat16(device) if asked is None else asked
     drawn, calls = [], 0
     for start in tqdm(range(0, n, size), desc="sampling", leave=False):
         count = min(size, n - start)
         turns = torch.arange(start, start + count) % max(1, len(cycle))
-        solution = solve(
-            model,
-            (count, *trained.shape),
-            noise=SeededNoise(seed, start=start),
-            cond={"label": cycle[turns].to(device)} if len(cycle) else None,
-            prior=trained.prior,
-            **settings,
-        )
+        with torch.autocast(device.type, torch.bfloat16, enabled=half):
+            solution = solve(
+                model,
+                (count, *trained.shape),
+                noise=SeededNoise(seed, start=start),
+                cond={"label": cycle[turns].to(device)} if len(cycle) else None,
+                prior=trained.prior,
+                **settings,
+            )
         drawn.append(solution.x.cpu())
         calls = max(calls, int(solution.nfe.max()))
     x = torch.cat(drawn)
