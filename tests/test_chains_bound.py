@@ -254,7 +254,7 @@ def test_drawn_levels_estimate_the_same_sum():
 
 def test_a_level_is_drawn_from_each_stratum_by_a_draw_of_its_own():
     """The levels by hand, at depths log(1 + c^2 SNR) / 2 of the data's own deviation."""
-    sde, x = LinearBetas(n=10, beta_max=0.5), torch.tensor([[0.3, -1.2, 0.4, 0.5]]).double()
+    sde, x = LinearBetas(n=60, beta_max=0.1), torch.tensor([[0.3, -1.2, 0.4, 0.5]]).double()
     data = Gaussian(torch.zeros(4).double(), 0.01 * torch.eye(4).double())
     model, z, u = (
         data.denoiser(sde),
@@ -271,13 +271,15 @@ def test_a_level_is_drawn_from_each_stratum_by_a_draw_of_its_own():
 
     every = vlb(model, x, noise=Drawn(z)).terms[0]
     depths = [0.5 * math.log1p(0.01 * math.exp(2 * lam)) for lam in sde.lams[::-1]]
-    width, total = (depths[-1] - depths[0]) / 3, 0.0
+    width, total, chosen = (depths[-1] - depths[0]) / 3, 0.0, []
     for j in range(3):
         s = depths[0] + (j + u[j]) * width
-        k = next(k for k in range(1, 10) if depths[k - 1] <= s < depths[k])
-        total += width * float(every[10 - k]) / (depths[k] - depths[k - 1])
+        k = next(k for k in range(1, 60) if depths[k - 1] <= s < depths[k])
+        chosen.append(61 - k)
+        total += width * float(every[60 - k]) / (depths[k] - depths[k - 1])
     found = vlb(model, x, n=3, noise=Drawn(z))
     assert -float(found.parts["diffusion"]) == pytest.approx(total, rel=1e-9)
+    assert chosen[0] > chosen[1]
 
 
 @pytest.mark.parametrize("n", [None, 25])

@@ -84,10 +84,11 @@ def test_the_weighted_loss_is_the_bound(sde):
         assert each.tolist() == [[pytest.approx(variational(sde.level(t), model))]] * 2
 
 
+@pytest.mark.parametrize("w", [0.3, 3.0])  # between the two variances, and beyond
 @pytest.mark.parametrize("transform", [None, Affine.endpoints(256)])
-def test_a_term_is_that_of_the_bound(transform):
+def test_a_term_is_that_of_the_bound(transform, w):
     sde = LinearBetas(n=6, beta_max=0.5)
-    model = learned(DATA, sde, 0.3)
+    model = learned(DATA, sde, w)
     x = X[None] if transform is None else transform.forward(torch.tensor([[3, 100, 250]])).double()
     z = torch.randn(1, 3, generator=generator(0)).double()
     bound = vlb(model, x, decoder=ChainDecoder(transform), noise=GivenNoise(z))

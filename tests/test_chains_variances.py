@@ -208,8 +208,9 @@ def test_every_level_is_drawn_in_half_precision(warm):
 
 def test_levels_are_drawn_by_their_root_mean_square():
     moments, roots = LossMoments(4), torch.tensor([1.0, 3.0, 0.5, 0.5]).double()
-    for k in range(10):  # every other loss is 0
-        moments.update(torch.arange(1, 5), (k % 2) * 2**0.5 * roots)
+    for k in range(10):  # of two levels every other loss is 0, so that their means are less
+        shape = torch.tensor([1.0, (k % 2) * 2**0.5, 1.0, (k % 2) * 2**0.5])
+        moments.update(torch.arange(1, 5), shape * roots)
     expected = 0.999 * roots / 5 + 0.001 / 4
     torch.testing.assert_close(moments.probabilities(), expected)
     # the quantile function, and weights that leave no bias: the mean of f(i) weight is that of f
