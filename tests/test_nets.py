@@ -30,6 +30,7 @@ NETS = {
             1,
             dims=1,
             resblock="ddpm",
+            resample=(1, 3, 3, 1),
             combine="cat",
             progressive_output="residual",
             progressive_input="input_skip",
@@ -68,6 +69,12 @@ UNLABELLED = {
     "ncsn": (
         lambda: Unlabelled(RefineNet(2, dims=1, noise_levels=2, **TINY_REFINENET)),
         (2, 64),
+    ),
+    "3-d ncsn": (
+        lambda: Unlabelled(
+            RefineNet(1, dims=3, width=4, multipliers=(1, 2), dilations=(), noise_levels=2)
+        ),
+        (1, 4, 2, 4),
     ),
 }
 
@@ -363,14 +370,27 @@ def test_levels_below_the_stem_see_a_smaller_copy():
     assert not torch.allclose(net(x + board.repeat_interleave(2, 1)[:, :8], t), net(x, t))
 
 
-@pytest.mark.parametrize(
-    "options",
-    [{}, {"patch": 2}, *({"progressive_output": kind} for kind in ("output_skip", "residual"))],
-    ids=str,
-)
-def test_outputs_beyond_the_channels_leave_those_as_they_were(options):
-    plain = rouse(UNet(2, **TINY, **options))
-    net = UNet(2, outputs=5, **TINY, **options)
+SMALL = {"width": 8, "multipliers": (1, 2), "blocks": 1}
+WIDENED = {
+    "mlp": lambda **o: MLP((2, 8, 4), hidden=16, embed=8, **o),
+    "u-net": lambda **o: UNet(2, **SMALL, **o),
+    "patches": lambda **o: UNet(2, patch=2, **SMALL, **o),
+    "output_skip": lambda **o: UNet(2, progressive_output="output_skip", **SMALL, **o),
+    "residual": lambda **o: UNet(2, progressive_output="residual", **SMALL, **o),
+    "ddpm": lambda **o: ddpm(2, **SMALL, **o),
+    "ddpm++": lambda **o: ddpmpp(2, **SMALL, **o),
+    "ncsn++": lambda **o: ncsnpp(2, **SMALL, **o),
+    "adm": lambda **o: ADM(2, head_channels=8, attention=(1,), **SMALL, **o),
+    "ncsnv2": lambda **o: RefineNet(2, **TINY_REFINENET, **o),
+    "ncsn": lambda **o: RefineNet(2, noise_levels=2, **TINY_REFINENET, **o),
+    "dit": lambda **o: DiT((2, 8, 4), width=24, depth=1, heads=2, **o),
+}
+
+
+@pytest.mark.parametrize("name", WIDENED)
+def test_outputs_beyond_the_channels_leave_those_as_they_were(name):
+    make = WIDENED[name]
+    plain, net = rouse(make()).eval(), make(outputs=5).eval()
     state = net.state_dict()
     for name, value in plain.state_dict().items():
         state[name][: len(value)] = value  # what is wider is so in its first axis
@@ -378,6 +398,15 @@ def test_outputs_beyond_the_channels_leave_those_as_they_were(options):
     x, t = torch.randn(3, 2, 8, 4), torch.rand(3)
     assert net(x, t).shape == (3, 5, 8, 4)
     torch.testing.assert_close(net(x, t)[:, :2], plain(x, t))
+    with pytest.raises(ValueError, match="outputs=0"):
+        make(outputs=0)
+
+
+@pytest.mark.parametrize("name", WIDENED)
+def test_as_many_outputs_as_channels_are_the_default(name):
+    with torch.device("meta"):
+        plain, same = WIDENED[name](), WIDENED[name](outputs=2)
+    assert [p.shape for p in plain.parameters()] == [p.shape for p in same.parameters()]
 
 
 @pytest.mark.parametrize("level", [1, 2])
@@ -395,7 +424,6 @@ def test_levels_give_their_share_of_the_output(level):
     ("build", "message"),
     [
         (lambda: UNet(1, dims=4), "dims=4"),
-        (lambda: UNet(1, outputs=0), "outputs=0"),
         (lambda: UNet(0), "channels=0"),
         (lambda: UNet(1, width=31), "width=31.*even"),
         (lambda: UNet(1, multipliers=()), "multiplier given for each level"),
@@ -404,6 +432,14 @@ def test_levels_give_their_share_of_the_output(level):
         (lambda: UNet(1, attention=(3,)), r"attention=\(3,\).*0 to 2"),
         (lambda: UNet(1, embedding="learned"), "embedding='learned'"),
         (lambda: UNet(1, resample=(1, 2, 1)), r"resample=\(1, 2, 1\).*even number"),
+        (lambda: UNet(1, resample=(1.0, float("inf"))), r"resample=\(1.0, inf\).*finite sum"),
+        (
+            lambda: UNet(1, time_scale=float("nan")),
+            "time_scale=nan must be finite, and positive, or 0",
+        ),
+        (lambda: ADM(1, time_scale=-0.5), "time_scale=-0.5"),
+        (lambda: DiT((1, 4), time_scale=-1.0), "time_scale=-1.0"),
+        (lambda: MLP(2, time_scale=float("inf")), "time_scale=inf"),
         (lambda: UNet(1, num_classes=0), "num_classes=0"),
         (lambda: UNet(1, resblock="resnet"), "resblock='resnet'.*'biggan' or 'ddpm'"),
         (lambda: UNet(1, progressive_input="skip"), "progressive_input='skip'.*'input_skip'"),
@@ -412,12 +448,22 @@ def test_levels_give_their_share_of_the_output(level):
         (lambda: UNet(1, patch=0), "patch=0"),
         (lambda: UNet(1, input_periods=(0.0,)), r"input_periods=\(0.0,\)"),
         (lambda: MLP(0), "shape=0"),
+        (lambda: MLP(()), r"shape=\(\)"),
+        (lambda: DiT(()), r"shape=\(\).*1 to 3 spatial dimensions"),
         (lambda: MLP(2, embed=5), "embed=5"),
     ],
 )
 def test_arguments_out_of_range(build, message):
     with pytest.raises(ValueError, match=message):
         build()
+
+
+def test_a_time_scale_of_0_ignores_t():
+    nets = (UNet(1, width=8, time_scale=0.0), MLP((1, 8, 8), hidden=8, time_scale=0.0))
+    x = torch.randn(2, 1, 8, 8)
+    for net in map(rouse, nets):
+        found = net(x, torch.zeros(2))
+        torch.testing.assert_close(net(x, torch.tensor([0.3, 40.0])), found, rtol=0.0, atol=0.0)
 
 
 X, T = torch.zeros(2, 1, 4, 4), torch.zeros(2)
@@ -429,6 +475,8 @@ X, T = torch.zeros(2, 1, 4, 4), torch.zeros(2)
         ((X[:, 0], T), "x: shape .* 2 spatial dimensions"),
         ((X.expand(2, 3, 4, 4), T), r"x: shape \(2, 3, 4, 4\) is not \(B, 1, \*\)"),
         ((X[..., :3], T), r"x: size \(4, 3\) must be divisible by 2.*fewer multipliers"),
+        ((X[..., :0], T), r"x: size \(4, 0\) must be divisible by 2 and not 0"),
+        ((X.byte(), T), r"x: torch.uint8 must be floating point"),
         ((X, T[:1]), "t: shape"),
         ((X, T[0]), "t: shape"),
         ((X, T.bfloat16()), "t: .*float32 or float64"),

@@ -13,7 +13,6 @@ from torch.nn.functional import silu
 from scoresde.nets.blocks import ResidualBlock, Resize
 from scoresde.nets.conditioning import Sinusoids, fourier_frequencies, positional_frequencies
 from scoresde.nets.layers import Attention, GroupNorm, Resample
-from scoresde.nets.pyramids import ResidualInput, ResidualOutput
 
 
 @pytest.fixture(autouse=True)
@@ -164,19 +163,23 @@ def test_ddpm_doubles_by_the_nearest_neighbour_and_a_convolution():
     torch.testing.assert_close(layer(x), layer.conv(x.repeat_interleave(2, dim=2)))
 
 
-def test_residual_pyramids_are_their_formulas():
-    x, h = torch.randn(1, 2, 8, dtype=torch.float64), torch.randn(1, 3, 4, dtype=torch.float64)
-    down = rouse(ResidualInput(1, 2, 3, (1, 3, 3, 1), rescale=True))
-    blurred = Resample(1, (1, 3, 3, 1), stride=1).double()(x)
-    copy, joined = down(x, h)
-    assert copy is joined
-    torch.testing.assert_close(copy, (down[1](blurred) + h) / math.sqrt(2))
-    deepest = rouse(ResidualOutput(1, 3, 2, (1, 1), rescale=True, deepest=True))
-    above, unchanged = deepest(None, h)
-    assert unchanged is h
-    torch.testing.assert_close(above, deepest.up(deepest.conv(silu(deepest.norm(h)))))
-    g = torch.randn(1, 2, 8, dtype=torch.float64)
-    further = rouse(ResidualOutput(1, 2, 1, (1, 1), rescale=False, deepest=False))
-    above, total = further(above, g)
-    torch.testing.assert_close(total, deepest.up(deepest.conv(silu(deepest.norm(h)))) + g)
-    torch.testing.assert_close(above, further.up(total))
+@pytest.mark.parametrize("up", [False, True])
+@pytest.mark.parametrize("taps", [(3, 3), (1, 3, 3, 1), (1, 5, 10, 10, 5, 1)])
+def test_nothing_is_cut_between_a_filter_and_its_convolution(up, taps):
+    """They are one filter, of the signal with zeros beyond its border, as in StyleGAN2's code."""
+    layer, x = rouse(Resize(1, 2, 3, taps, up=up)), torch.randn(2, 6, dtype=torch.float64)
+    gain, h = 2 if up else 1, np.array(taps) / sum(taps)
+    weight, bias = layer.conv.weight.detach().numpy(), layer.conv.bias.detach().numpy()
+    y = np.array(
+        [
+            sum(
+                signal.upfirdn(np.convolve(gain * h, w[::-1]), line, up=gain)
+                for w, line in zip(row, x.numpy(), strict=True)
+            )
+            for row in weight
+        ]
+    )
+    start = len(taps) // 2
+    inside = y[:, start : start + 12] if up else y[:, start + 1 : start + 7 : 2]
+    expected = torch.from_numpy(inside + bias[:, None])
+    torch.testing.assert_close(layer(x[None])[0], expected, rtol=1e-6, atol=1e-6)

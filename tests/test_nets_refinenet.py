@@ -5,7 +5,7 @@ from functools import partial
 import pytest
 import torch
 from torch import nn
-from torch.nn.functional import avg_pool2d, elu, max_pool2d
+from torch.nn.functional import avg_pool2d, elu, max_pool2d, pad
 
 from scoresde.calls import build
 from scoresde.nets import RefineNet
@@ -16,6 +16,7 @@ from scoresde.nets.refinement import (
     InstanceNormPlus,
     ResidualUnits,
     Unnormalised,
+    VolumeAverage,
 )
 
 TINY = {"width": 8, "multipliers": (1, 2, 2), "dilations": (2,)}
@@ -103,6 +104,26 @@ def test_chained_pooling_is_its_formula(average, pool):
     once = chain.convs[0](pool(elu(x), 5, 1, 2))
     twice = chain.convs[1](pool(once, 5, 1, 2))
     torch.testing.assert_close(chain(x, ROW), elu(x) + once + twice)
+
+
+@pytest.mark.parametrize("sides", [(6, 5, 7), (1, 2, 1)])
+def test_volumes_are_averaged_over_the_points_around_each(sides):
+    x = randn(2, 3, *sides)
+    around = pad(x, (2,) * 6).unfold(2, 5, 1).unfold(3, 5, 1).unfold(4, 5, 1)
+    torch.testing.assert_close(VolumeAverage()(x), around.mean((5, 6, 7)))
+
+
+@pytest.mark.parametrize("dims", [1, 2, 3])
+@pytest.mark.parametrize("noise_levels", [None, 3])
+def test_a_level_of_one_point_is_the_same_in_any_batch(dims, noise_levels):
+    """Its channels are normalised to 0, those of a sample on its own too, and in bfloat16."""
+    net = rouse(RefineNet(2, dims=dims, noise_levels=noise_levels, **TINY))
+    x, t = randn(3, 2, *(2,) * dims), torch.tensor([0.0, 2.0, 1.0])
+    y = net(x, t)
+    for i in range(3):
+        torch.testing.assert_close(net(x[i, None], t[i, None])[0], y[i])
+    half = net.to(torch.bfloat16)(x.bfloat16(), t)
+    assert (half - y).norm() < 0.05 * y.norm()
 
 
 @pytest.mark.parametrize("dims", [1, 2, 3])

@@ -11,7 +11,6 @@ from torch import Tensor, nn
 from scoresde.nets import UNet
 from scoresde.nets.blocks import Resize
 from scoresde.nets.layers import Attention
-from scoresde.nets.pyramids import InputSkip, OutputSkip
 
 
 def load_score_sde(net: UNet, weights: Sequence[Tensor], frequencies: Tensor | None = None) -> None:
@@ -33,10 +32,11 @@ def load_score_sde(net: UNet, weights: Sequence[Tensor], frequencies: Tensor | N
             for a network that has them.
 
     Raises:
-        ValueError: a network that the authors have not; weights of another one; frequencies that
-            are missing, not needed, or of another shape.
+        ValueError: a network with classes; weights of another network; frequencies that are
+            missing, not needed, or of another shape.
     """
-    _check_network(net)
+    if net.conditioning.num_classes is not None:
+        raise ValueError("net: the authors' networks have no classes; build it without num_classes")
     slots = list(_slots(net))
     if len(weights) != len(slots):
         raise ValueError(
@@ -53,13 +53,6 @@ def load_score_sde(net: UNet, weights: Sequence[Tensor], frequencies: Tensor | N
     _copy_frequencies(net, frequencies)
     for weight, slot in zip(turned, slots, strict=True):
         slot.copy_(weight)
-
-
-def _check_network(net: UNet) -> None:
-    if net.conditioning.num_classes is not None:
-        raise ValueError("net: the authors' networks have no classes; build it without num_classes")
-    if not all(isinstance(output, OutputSkip) for output in net.outputs):
-        raise ValueError("net: no published network has progressive_output='residual'")
 
 
 def _copy_frequencies(net: UNet, frequencies: Tensor | None) -> None:
@@ -87,21 +80,21 @@ def _slots(net: UNet) -> Iterator[Tensor]:
     yield from _layers(told.hidden, told.out, net.stem)
     weights, biases = (p.detach().split(told.sizes) for p in told.project.parameters())
     rows = iter(zip(weights, biases, strict=True))
-    inputs: Iterator[Any] = iter(net.pyramid)
+    inputs, above = iter(net.pyramid), nn.Identity()
     outputs: Iterator[Any] = iter(net.outputs)
     for block in net.down:
         yield from _block(block, *next(rows))
         if block.resamples and net.pyramid:
-            step = next(inputs)
-            yield from _layers(step.conv if isinstance(step, InputSkip) else step[1])
+            yield from _layers(next(inputs))
     for block in net.middle:
         yield from _block(block, *next(rows))
     for block in net.up:
         if block.resamples and net.outputs:
-            share = next(outputs)
-            yield from _layers(share.norm, share.conv)
+            step = next(outputs)
+            yield from _layers(above, *(part for part in step.children() if part is not step.up))
+            above = step.up  # which is theirs of the level above
         yield from _block(block, *next(rows))
-    yield from _layers(net.norm, net.head)
+    yield from _layers(above, net.norm, net.head)
 
 
 def _block(block: Any, weight: Tensor, bias: Tensor) -> Iterator[Tensor]:

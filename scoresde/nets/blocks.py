@@ -72,7 +72,8 @@ class Resize(nn.Module):
     """A change of resolution between blocks: a filter and a 3^dims convolution.
 
     Down, a convolution of stride 2, which the taps (1, 1) leave unfiltered as Ho et al. do, with a
-    zero beyond the last points; up, a convolution after the filter. It is called as a block is, and
+    zero beyond the last points; up, a convolution after the filter, which also sees what the filter
+    leaves beyond the border, as in the code of Song et al. 2021. It is called as a block is, and
     leaves the modulation alone.
 
     Args:
@@ -100,9 +101,11 @@ class Resize(nn.Module):
         plain = not up and tuple(taps) == (1, 1)
         # at stride 2 the last window of an even size ends with its last point, or one beyond
         self.zeros = ((1, 0) if before else (0, 1)) * dims if plain else ()
+        beyond = int(up and len(taps) > 2)  # two taps reach no further than their own points
         blur = nn.Identity() if plain else Resample(dims, taps, stride=1)
-        self.filter = Resample(dims, taps, up=True) if up else blur
-        self.conv = conv(dims, inputs, outputs, stride=1 if up else 2)
+        self.filter = Resample(dims, taps, up=True, beyond=beyond) if up else blur
+        padded = up and not beyond
+        self.conv = conv(dims, inputs, outputs, stride=1 if up else 2, padded=padded)
 
     def forward(self, x: Tensor, modulation: Tensor | None = None) -> Tensor:
         del modulation

@@ -9,12 +9,17 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import silu
 
-from scoresde.nets.checks import check_times
+from scoresde.nets.checks import check_inputs
 from scoresde.nets.layers import linear
 
 
 def fourier_frequencies(count: int, scale: float) -> Tensor:
-    """Return 2 pi scale N(0, 1), drawn from torch's generator (Song et al. 2021, App. C.1)."""
+    """Return 2 pi scale N(0, 1), drawn from torch's generator (Song et al. 2021, App. C.1).
+
+    Raises:
+        ValueError: a scale that is negative or not finite.
+    """
+    _check_scale(scale)
     return 2 * math.pi * scale * torch.randn(count)
 
 
@@ -22,13 +27,22 @@ def positional_frequencies(count: int, scale: float, max_period: float = 1e4) ->
     """Return scale max_period^(-i/(count - 1)), i < count (Ho et al. 2020, arXiv:2006.11239).
 
     The slowest feature has period 2 pi max_period / scale in t, the fastest 2 pi / scale.
+
+    Raises:
+        ValueError: a scale that is negative or not finite.
     """
+    _check_scale(scale)
     return scale * max_period ** -torch.linspace(0, 1, count)
 
 
 def transformer_frequencies(count: int, scale: float = 1.0) -> Tensor:
     """Return scale 1e4^(-i/count), i < count (Vaswani et al. 2017, arXiv:1706.03762)."""
     return positional_frequencies(count, scale, 1e4 ** (1 - 1 / count))
+
+
+def _check_scale(scale: float) -> None:
+    if not 0.0 <= scale < math.inf:
+        raise ValueError(f"time_scale={scale} must be finite, and positive, or 0 to ignore t")
 
 
 class Sinusoids(nn.Module):
@@ -88,10 +102,10 @@ class Conditioning(nn.Module):
         """Return the modulations (B, size_i), for x (B, *), t (B,) and label (B,) or None.
 
         Raises:
-            ValueError: t or label of another shape or dtype; a label without classes; on the CPU,
-                a label outside [-1, num_classes).
+            ValueError: x, t or label of another shape or dtype; a label without classes; on the
+                CPU, a label outside [-1, num_classes).
         """
-        check_times(x, t)
+        check_inputs(x, t)
         features = self.sinusoids(t).to(self.hidden.weight.dtype)
         e = self.out(silu(self.hidden(features)))
         e = self._add_class(e, label)

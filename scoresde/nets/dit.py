@@ -63,7 +63,8 @@ class DiT(nn.Module):
         fused: bool = False,
     ) -> None:
         super().__init__()
-        self.shape, self.patch, (channels, *sizes) = tuple(shape), patch, tuple(shape)
+        self.shape, self.patch = tuple(shape), patch
+        channels, *sizes = self.shape or (0,)
         outputs = channels if outputs is None else outputs
         _check_sizes(self.shape, patch, width, depth, heads, mlp_ratio, outputs)
         self.grid = tuple(size // patch for size in sizes)

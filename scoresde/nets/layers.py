@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 
 import torch
@@ -22,14 +23,21 @@ def linear(inputs: int, outputs: int, *, zero: bool = False) -> nn.Linear:
 
 
 def conv(
-    dims: int, inputs: int, outputs: int, size: int = 3, *, stride: int = 1, zero: bool = False
+    dims: int,
+    inputs: int,
+    outputs: int,
+    size: int = 3,
+    *,
+    stride: int = 1,
+    padded: bool = True,
+    zero: bool = False,
 ) -> nn.Module:
     """Return a convolution in `dims` dimensions, Xavier-uniform or zero, without initial bias.
 
-    It keeps the resolution where stride is 1, and pads nothing where it is not.
+    Padded, at stride 1, it keeps the resolution.
     """
     kind = (nn.Conv1d, nn.Conv2d, nn.Conv3d)[dims - 1]
-    layer = kind(inputs, outputs, size, stride, padding=size // 2 if stride == 1 else 0)
+    layer = kind(inputs, outputs, size, stride, padding=size // 2 if padded else 0)
     _initialise(layer, zero)
     return layer
 
@@ -85,28 +93,35 @@ class Resample(nn.Module):
         taps: the filter in one dimension, of even length.
         stride: 1 or 2.
         up: double the resolution instead of halving it.
+        beyond: points to give past each border too, when up; fewer than half the taps.
 
     Raises:
-        ValueError: taps of odd length or of sum 0.
+        ValueError: taps of odd length, or of a sum that is 0 or not finite.
     """
 
     kernel: Tensor
 
     def __init__(
-        self, dims: int, taps: Sequence[float], *, stride: int = 2, up: bool = False
+        self,
+        dims: int,
+        taps: Sequence[float],
+        *,
+        stride: int = 2,
+        up: bool = False,
+        beyond: int = 0,
     ) -> None:
         super().__init__()
-        if not taps or len(taps) % 2 or sum(taps) == 0:
+        if not taps or len(taps) % 2 or sum(taps) == 0 or not math.isfinite(sum(taps)):
             raise ValueError(
-                f"resample={tuple(taps)} must have an even number of taps and a sum other than 0, "
-                f"such as (1, 1) or (1, 3, 3, 1)"
+                f"resample={tuple(taps)} must have an even number of taps and a finite sum other "
+                f"than 0, such as (1, 1) or (1, 3, 3, 1)"
             )
         line = torch.tensor(taps, dtype=torch.float32) / sum(taps)
         kernel = line * 2 if up else line
         for _ in range(dims - 1):
             kernel = kernel[..., None] * (line * 2 if up else line)
         self.register_buffer("kernel", kernel[None, None])
-        self.up, self.stride, self.padding = up, stride, len(taps) // 2 + 1 - stride
+        self.up, self.stride, self.padding = up, stride, len(taps) // 2 + 1 - stride - beyond
         # torch pools volumes in float32 alone
         self.box = dims < 3 and stride == 2 and len(taps) == 2 and taps[0] == taps[1]
         self.pool = avg_pool1d if dims == 1 else avg_pool2d

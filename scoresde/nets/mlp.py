@@ -44,8 +44,9 @@ class MLP(nn.Module):
     ) -> None:
         super().__init__()
         self.shape = (shape,) if isinstance(shape, int) else tuple(shape)
-        outputs = self.shape[0] if outputs is None else outputs
-        if min(*self.shape, hidden, depth, embed, outputs) < 1 or embed % 2:
+        sizes = self.shape or (0,)
+        outputs = sizes[0] if outputs is None else outputs
+        if min(*sizes, hidden, depth, embed, outputs) < 1 or embed % 2:
             raise ValueError(
                 f"shape={shape}, hidden={hidden}, depth={depth}, embed={embed}, outputs={outputs} "
                 f"must be positive and embed even"

@@ -2,9 +2,9 @@
 
 `ddpm`, `ddpmpp` and `ncsnpp` have the sizes of the authors' configurations for CIFAR-10
 (github.com/yang-song/score_sde_pytorch) and their numbers of parameters. Tensors correspond one to
-one, in the same order, but for two: the 1x1 matrices of an attention's queries, keys and values,
-transposed, are the rows of `attention.qkv`, and the `Dense_0` of all residual blocks, from first to
-last, the rows of `conditioning.project`.
+one but for two: the 1x1 matrices of an attention's queries, keys and values, transposed, are the
+rows of `attention.qkv`, and the `Dense_0` of all residual blocks, from first to last, the rows of
+`conditioning.project`.
 """
 
 from __future__ import annotations
@@ -25,6 +25,7 @@ def ddpm(
     dims: int = 2,
     dropout: float = 0.1,
     num_classes: int | None = None,
+    outputs: int | None = None,
 ) -> UNet:
     """Return the U-Net of DDPM, on 999 t (Ho et al. 2020, arXiv:2006.11239, App. B).
 
@@ -42,6 +43,7 @@ def ddpm(
         dims=dims,
         dropout=dropout,
         num_classes=num_classes,
+        outputs=outputs,
         time_scale=1.0,
         scale_shift=False,
         skip_rescale=False,
@@ -59,6 +61,7 @@ def ddpmpp(
     dims: int = 2,
     dropout: float = 0.1,
     num_classes: int | None = None,
+    outputs: int | None = None,
 ) -> UNet:
     """Return DDPM++, on 999 t (Song et al. 2021, arXiv:2011.13456, App. H).
 
@@ -74,6 +77,7 @@ def ddpmpp(
         dims=dims,
         dropout=dropout,
         num_classes=num_classes,
+        outputs=outputs,
         time_scale=1.0,
         scale_shift=False,
     )
@@ -89,6 +93,7 @@ def ncsnpp(
     dims: int = 2,
     dropout: float = 0.1,
     num_classes: int | None = None,
+    outputs: int | None = None,
     embedding: Literal["positional", "fourier"] = "fourier",
     time_scale: float | None = None,
     progressive_input: Literal["none", "input_skip", "residual"] = "residual",
@@ -110,6 +115,7 @@ def ncsnpp(
         dims: spatial dimensions, 1 to 3.
         dropout: probability of dropping an activation in training.
         num_classes: K, or None for a network without classes.
+        outputs: channels of the output; None is as many as x has.
         embedding: of what is fed as t.
         time_scale: multiplies it: by default 16, in cycles per unit of log sigma, for Fourier
             features, and 1, of 999 t, for positional ones.
@@ -127,6 +133,7 @@ def ncsnpp(
         dims=dims,
         dropout=dropout,
         num_classes=num_classes,
+        outputs=outputs,
         embedding=embedding,
         time_scale=time_scale,
         scale_shift=False,

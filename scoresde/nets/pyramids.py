@@ -36,8 +36,8 @@ class InputSkip(nn.Module):
         return copy, torch.cat([features, h], dim=1) if self.join else features + h
 
 
-class ResidualInput(nn.ModuleList):
-    """The last level's pyramid, filtered and convolved to a level, whose sum is the next pyramid.
+class ResidualInput(nn.Module):
+    """The last level's pyramid, halved by a convolution and added to a level, as the next one.
 
     Song et al. 2021, App. H, "residual".
     """
@@ -45,13 +45,12 @@ class ResidualInput(nn.ModuleList):
     def __init__(
         self, dims: int, inputs: int, outputs: int, taps: Sequence[float], *, rescale: bool
     ) -> None:
-        blur, convolve = Resample(dims, taps, stride=1), conv(dims, inputs, outputs, stride=2)
-        super().__init__([blur, convolve, Residual(rescale)])
+        super().__init__()
+        self.down, self.add = Resize(dims, inputs, outputs, taps), Residual(rescale)
 
     def forward(self, copy: Tensor, h: Tensor) -> tuple[Tensor, Tensor]:
         """Return the next copy and the level's signal, which are the same."""
-        blur, convolve, add = self
-        h = add(convolve(blur(copy)), h)
+        h = self.add(self.down(copy), h)
         return h, h
 
 

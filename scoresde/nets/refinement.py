@@ -9,7 +9,7 @@ from collections.abc import Callable, Sequence
 
 import torch
 from torch import Tensor, nn
-from torch.nn.functional import elu, embedding, group_norm, interpolate
+from torch.nn.functional import avg_pool2d, elu, embedding, interpolate
 
 from scoresde.nets.layers import Resample
 
@@ -51,7 +51,8 @@ class InstanceNormPlus(nn.Module):
         mu = x.mean(dim=tuple(range(2, x.ndim)), keepdim=True)
         means = mu - mu.mean(dim=1, keepdim=True)
         variance = means.square().sum(dim=1, keepdim=True) / (x.shape[1] - 1)
-        normed = group_norm(x, x.shape[1], eps=1e-5)
+        # not torch.nn.functional's, which refuses a single point of a single sample
+        normed = torch.group_norm(x, x.shape[1], eps=1e-5)
         return torch.addcmul(beta, gamma, normed + alpha * (means * (variance + 1e-5).rsqrt()))
 
 
@@ -165,17 +166,27 @@ class Fusion(nn.Module):
         return sum(terms[1:], terms[0])
 
 
+class VolumeAverage(nn.Module):
+    """The mean of the 5^3 points around each, 0 beyond the border: of planes, then across them.
+
+    torch's own takes neither sides of 1 and 2 nor, on processors, bfloat16.
+    """
+
+    def forward(self, x: Tensor) -> Tensor:
+        planes = avg_pool2d(x.flatten(1, 2), 5, 1, 2).unflatten(1, x.shape[1:3])
+        return avg_pool2d(planes.flatten(3), (5, 1), 1, (2, 0)).unflatten(3, x.shape[3:])
+
+
 class ChainedPooling(nn.Module):
     """CRP: the sum of h_0 = ELU x, h_1 and h_2, where h_(i+1) = conv pool norm h_i."""
 
     def __init__(self, dims: int, channels: int, norm: Norm, average: bool) -> None:
         super().__init__()
-        kinds = (
-            (nn.MaxPool1d, nn.AvgPool1d),
-            (nn.MaxPool2d, nn.AvgPool2d),
-            (nn.MaxPool3d, nn.AvgPool3d),
-        )
-        self.pool = kinds[dims - 1][average](5, stride=1, padding=2)
+        maxima, means = (nn.MaxPool1d, nn.MaxPool2d, nn.MaxPool3d), (nn.AvgPool1d, nn.AvgPool2d)
+        if average and dims == 3:
+            self.pool = VolumeAverage()
+        else:
+            self.pool = (means if average else maxima)[dims - 1](5, stride=1, padding=2)
         self.norms = nn.ModuleList(norm(channels) for _ in range(2))
         self.convs = nn.ModuleList(
             same_conv(dims, channels, channels, bias=False) for _ in range(2)

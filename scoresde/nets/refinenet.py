@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import elu, embedding
 
-from scoresde.nets.checks import check_signal, check_times
+from scoresde.nets.checks import check_inputs, check_signal
 from scoresde.nets.refinement import (
     EncoderBlock,
     InstanceNormPlus,
@@ -36,7 +36,7 @@ class RefineNet(nn.Module):
     - NCSN on CIFAR-10, a `predicts="score"`: `RefineNet(3, width=128, noise_levels=10)`, 30.1 M
 
     Args:
-        channels: of x (B, channels, *), and of the output.
+        channels: of x (B, channels, *).
         width: channels of level 0 before its multiplier.
         multipliers: of the width, one for each level.
         dilations: of the convolutions of the last levels, which keep the resolution; each level
@@ -44,6 +44,8 @@ class RefineNet(nn.Module):
         noise_levels: L, for NCSN's network: t is then the index of a noise level, rounded, and
             chooses the scales and shifts of each norm. None ignores t.
         dims: spatial dimensions, 1 to 3.
+        outputs: channels of the output, for example 2 `channels` with learned variances. None is
+            as many as x has.
 
     Raises:
         ValueError: an argument out of its range; when called, an x or t that does not fit, a label,
@@ -61,9 +63,11 @@ class RefineNet(nn.Module):
         dilations: Sequence[int] = (2, 4),
         noise_levels: int | None = None,
         dims: int = 2,
+        outputs: int | None = None,
     ) -> None:
         super().__init__()
-        _check_sizes(channels, width, multipliers, dilations, noise_levels, dims)
+        outputs = channels if outputs is None else outputs
+        _check_sizes(channels, outputs, width, multipliers, dilations, noise_levels, dims)
         self.channels, self.dims, self.noise_levels = channels, dims, noise_levels
         undilated = len(multipliers) - len(dilations)
         self.factor = 2 ** (undilated - 1)
@@ -72,17 +76,17 @@ class RefineNet(nn.Module):
         self.stem = same_conv(dims, channels, widths[0])
         self.encoder = nn.ModuleList()
         for level, dilation in enumerate([1] * undilated + list(dilations)):
-            inputs, outputs = widths[max(level - 1, 0)], widths[level]
-            first = EncoderBlock(dims, inputs, outputs, norm, dilation, change=level > 0)
-            second = EncoderBlock(dims, outputs, outputs, norm, dilation, change=False)
+            above, here = widths[max(level - 1, 0)], widths[level]
+            first = EncoderBlock(dims, above, here, norm, dilation, change=level > 0)
+            second = EncoderBlock(dims, here, here, norm, dilation, change=False)
             self.encoder.extend([first, second])
         self.refine = nn.ModuleList(_decoder(dims, widths, norm, noise_levels is not None))
         self.norm = norm(widths[0])
-        self.head = same_conv(dims, widths[0], channels)
+        self.head = same_conv(dims, widths[0], outputs)
         self.register_buffer("indices", torch.arange(noise_levels or 1)[:, None])
 
     def forward(self, x: Tensor, t: Tensor, label: Tensor | None = None) -> Tensor:
-        """Return a tensor of the shape of x (B, channels, *), for t (B,) and no label."""
+        """Return (B, outputs, *) for x (B, channels, *), t (B,) and no label."""
         check_signal(x, self.channels, self.dims, self.factor)
         row = self._row(x, t, label)
         h, features = self.stem(x), []
@@ -96,7 +100,7 @@ class RefineNet(nn.Module):
 
     def _row(self, x: Tensor, t: Tensor, label: Tensor | None) -> Tensor:
         """Return the row of each norm's table, (B,), or (1,) for one that all samples share."""
-        check_times(x, t)
+        check_inputs(x, t)
         if label is not None:
             raise ValueError("label: a RefineNet has no classes; leave it out")
         if self.noise_levels is None:
@@ -129,6 +133,7 @@ def _decoder(dims: int, widths: Sequence[int], norm: Norm, told: bool) -> list[R
 
 def _check_sizes(
     channels: int,
+    outputs: int,
     width: int,
     multipliers: Sequence[int],
     dilations: Sequence[int],
@@ -137,10 +142,10 @@ def _check_sizes(
 ) -> None:
     if dims not in (1, 2, 3):
         raise ValueError(f"dims={dims} must be 1, 2 or 3")
-    if min(channels, *multipliers, *dilations, 1) < 1 or width < 2:
+    if min(channels, outputs, *multipliers, *dilations) < 1 or width < 2:
         raise ValueError(
-            f"channels={channels}, multipliers={tuple(multipliers)} and dilations="
-            f"{tuple(dilations)} must be positive, and width={width} at least 2"
+            f"channels={channels}, outputs={outputs}, multipliers={tuple(multipliers)} and "
+            f"dilations={tuple(dilations)} must be positive, and width={width} at least 2"
         )
     if len(multipliers) <= len(dilations):
         raise ValueError(

@@ -48,7 +48,8 @@ class UNet(nn.Module):
             2 `width` at Gaussian ones.
         time_scale: multiplies t, so that the embedding resolves it. Positional embeddings expect
             time_scale * t of up to 1000; Fourier ones have this many cycles per unit of t
-            (standard deviation). None is 1000 and 16, both for t or log sigma of order 1.
+            (standard deviation). None is 1000 and 16, both for t or log sigma of order 1; 0 ignores
+            t, as NCSNv2 does.
         scale_shift: let the embedding scale and shift normalised signals (Nichol and Dhariwal
             2021, arXiv:2102.09672); False only shifts them, before the norm.
         skip_rescale: divide every residual sum by sqrt(2).
