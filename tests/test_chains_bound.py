@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import dataclass
 from functools import partial
 from itertools import pairwise
 
@@ -14,8 +15,16 @@ from solver_examples import GivenNoise
 from torch.distributions import MultivariateNormal, Normal, kl_divergence
 
 import scoresde as sd
-from scoresde import Gaussian, GaussianDecoder, Prior
-from scoresde.chains import ChainDecoder, CosineBetas, GeometricSigmas, LinearBetas, vlb
+from scoresde import FixedGrid, Gaussian, GaussianDecoder, Prior, QuadraticGrid
+from scoresde.chains import (
+    ChainDecoder,
+    CosineBetas,
+    GeometricSigmas,
+    LinearBetas,
+    Respaced,
+    VPLadder,
+    vlb,
+)
 from scoresde.chains.bound import divergence
 from scoresde.data import Affine
 
@@ -62,8 +71,9 @@ def test_a_divergence_is_that_of_the_two_gaussians(make, i, share):
     torch.testing.assert_close(found, exact, rtol=1e-7, atol=1e-12)
 
 
-def expected_terms(sde, x, share, prior):
+def expected_terms(sde, x, share, prior, levels=None):
     """L_0, ..., L_n of the exact denoiser of DATA at x (D,), in nats, in closed form."""
+    levels = levels or range(1, sde.n + 1)
     variances, offset = DATA.variances[0], (x - DATA.means[0]) @ DATA.axes[0]
     first = sde.level(1.0)
     c = float(variances.mean().sqrt())
@@ -71,8 +81,8 @@ def expected_terms(sde, x, share, prior):
     v = first.alpha**2 * variances + first.sigma**2
     miss = (offset * first.sigma**2 / v).square() + (variances * first.alpha * first.sigma / v) ** 2
     terms = [float((0.5 * miss / std**2 + math.log(std * math.sqrt(2 * math.pi))).sum())]
-    for i in range(2, sde.n + 1):
-        here, there = sde.level(float(i)), sde.level(i - 1.0)
+    for below, i in pairwise(levels):
+        here, there = sde.level(float(i)), sde.level(float(below))
         v = here.alpha**2 * variances + here.sigma**2
         error = (here.alpha**2 * variances / v) ** 2 + (here.alpha * here.sigma * offset / v) ** 2
         ratio = (there.sigma / here.sigma) ** (2 * share)
@@ -100,7 +110,79 @@ def test_every_term_is_its_expectation(sde, share):
     assert set(found.parts) == {"prior", "diffusion", "decoder"}
     assert found.bound
     assert not found.probability
+    if share == 0.0:  # the default of fixed variances
+        assert torch.equal(vlb(DATA.denoiser(sde), rows, noise=GivenNoise(z)).nats, found.nats)
     torch.testing.assert_close(found.bits_per_dim, found.terms.sum(1) / (3 * math.log(2)))
+
+
+# Fewer levels
+
+
+@pytest.mark.parametrize(
+    ("steps", "grid", "levels"),
+    [
+        (4, None, [1, 11, 20, 30]),
+        (2, None, [1, 30]),
+        (5, Respaced(QuadraticGrid()), [1, 4, 10, 19, 30]),
+        (3, FixedGrid((30.0, 12.5, 1.0)), [1, 12.5, 30]),
+    ],
+)
+def test_terms_of_a_respaced_chain_are_their_expectations(steps, grid, levels):
+    sde, x = LinearBetas(n=30), torch.tensor([0.3, -1.2, 0.4]).double()
+    rows, z = corners(x)
+    model, given = DATA.denoiser(sde), GivenNoise(z)
+    found = vlb(model, rows, steps=steps, grid=grid, share=0.4, noise=given)
+    exact = expected_terms(sde, x, 0.4, sde.prior(), levels)
+    assert len(exact) == steps + 1
+    torch.testing.assert_close(found.terms.mean(0), exact, rtol=1e-8, atol=1e-10)
+    assert int(found.nfe[0]) == steps - 1 + 2
+
+
+@dataclass(frozen=True)
+class Kept(VPLadder):
+    """The chain by betas of its own, 1 - abar_k / abar_{k-1} (Nichol and Dhariwal 2021, Sec. 4)."""
+
+    alphas: tuple[float, ...] = ()
+
+    def betas(self):
+        return [1.0 - (b / a) ** 2 for a, b in pairwise((1.0, *self.alphas))]
+
+
+@pytest.mark.parametrize("n", [None, 6])
+def test_the_bound_of_a_respaced_chain_is_that_of_the_chain_by_its_betas(n):
+    sde = CosineBetas(n=40)
+    levels = Respaced().levels(sde, 8)[::-1]
+    own = Kept(n=9, alphas=tuple(float(level.alpha) for level in levels))
+    x = torch.randn(5, 3, generator=generator(0)).double()
+    found = vlb(DATA.denoiser(sde), x, n=n, steps=9, seed=0)
+    exact = vlb(DATA.denoiser(own), x, n=n, seed=0)
+    for name in found.parts:
+        torch.testing.assert_close(found.parts[name], exact.parts[name], rtol=1e-9, atol=1e-9)
+    torch.testing.assert_close(found.stderr, exact.stderr, rtol=1e-7, atol=0)
+    assert torch.equal(found.nfe, exact.nfe)
+
+
+@pytest.mark.parametrize("n", [None, 6])
+@pytest.mark.parametrize("sde", [LinearBetas(n=30), GeometricSigmas(n=30)], ids=str)
+def test_all_levels_kept_are_the_whole_chain(sde, n):
+    x = torch.randn(5, 3, generator=generator(0)).double()
+    model = DATA.denoiser(sde)
+    found = vlb(model, x, n=n, steps=30, grid=Respaced(), seed=0)
+    whole = vlb(model, x, n=n, seed=0)
+    assert torch.equal(found.nats, whole.nats)
+    assert torch.equal(found.stderr, whole.stderr)
+    every = FixedGrid(tuple(float(i) for i in range(30, 0, -1)))
+    assert torch.equal(vlb(model, x, n=n, steps=30, grid=every, seed=0).nats, whole.nats)
+
+
+def test_a_chain_of_fewer_levels_has_a_lower_bound():
+    sde, x = LinearBetas(), torch.tensor([0.3, -1.2, 0.4]).double()
+    rows, z = corners(x)
+    nats = [
+        float(vlb(DATA.denoiser(sde), rows, steps=k, noise=GivenNoise(z)).nats.mean())
+        for k in (10, 30, 100)
+    ]
+    assert nats[0] < nats[1] < nats[2] < float(DATA.log_prob(x[None]))
 
 
 def test_the_network_s_own_share_is_taken():
@@ -168,6 +250,36 @@ def test_drawn_levels_estimate_the_same_sum():
     for name in ("diffusion", "decoder", "prior"):
         exact = float(every.parts[name])
         assert float(some.parts[name].mean()) == pytest.approx(exact, rel=2e-4), name
+
+
+def test_a_level_is_drawn_from_each_stratum_by_a_draw_of_its_own():
+    """The levels by hand, at depths log(1 + c^2 SNR) / 2 of the data's own deviation."""
+    sde, x = LinearBetas(n=60, beta_max=0.1), torch.tensor([[0.3, -1.2, 0.4, 0.5]]).double()
+    data = Gaussian(torch.zeros(4).double(), 0.01 * torch.eye(4).double())
+    model, z, u = (
+        data.denoiser(sde),
+        torch.tensor([[1.0, -0.5, 0.2, 0.7]]).double(),
+        (0.1, 0.5, 0.9),
+    )
+
+    class Drawn(GivenNoise):
+        def normal(self, like, *address):
+            return torch.special.ndtri(like.new_tensor([u])) if like.shape == (1, 3) else self.draw
+
+        def fold(self, key):
+            return self
+
+    every = vlb(model, x, noise=Drawn(z)).terms[0]
+    depths = [0.5 * math.log1p(0.01 * math.exp(2 * lam)) for lam in sde.lams[::-1]]
+    width, total, chosen = (depths[-1] - depths[0]) / 3, 0.0, []
+    for j in range(3):
+        s = depths[0] + (j + u[j]) * width
+        k = next(k for k in range(1, 60) if depths[k - 1] <= s < depths[k])
+        chosen.append(61 - k)
+        total += width * float(every[60 - k]) / (depths[k] - depths[k - 1])
+    found = vlb(model, x, n=3, noise=Drawn(z))
+    assert -float(found.parts["diffusion"]) == pytest.approx(total, rel=1e-9)
+    assert chosen[0] > chosen[1]
 
 
 @pytest.mark.parametrize("n", [None, 25])
@@ -240,6 +352,9 @@ def test_bad_input_is_refused_by_name():
         "vlb": partial(vlb, DATA.denoiser(sd.VPSDE()), x),
         "share=2": partial(vlb, model, x, share=2),
         "n=0": partial(vlb, model, x, n=0),
+        "steps=1 ": partial(vlb, model, x, steps=1),
+        "has 5 levels": partial(vlb, model, x, steps=6),
+        "leads from t=5.0 to 2.0": partial(vlb, model, x, steps=2, grid=FixedGrid((5.0, 2.0))),
         "gradient": partial(vlb, model, x, gradient="adjoint"),
         "x: dtype": partial(vlb, model, x.long()),
         "transform": partial(ChainDecoder, Affine()),

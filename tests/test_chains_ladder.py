@@ -14,12 +14,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import scoresde as sd
-from scoresde import Gaussian, Level, QuadraticGrid
+from scoresde import FixedGrid, Gaussian, Level, QuadraticGrid
 from scoresde.chains import (
     CosineBetas,
     GeometricSigmas,
     LinearBetas,
     Respaced,
+    VELadder,
     VPLadder,
     feed_index,
 )
@@ -161,6 +162,22 @@ def test_bad_ladders_are_refused_by_name(make, word):
         make()
 
 
+@dataclass(frozen=True)
+class Given(VELadder):
+    """A ladder of given levels."""
+
+    given: tuple[float, ...] = ()
+
+    def sigmas(self):
+        return self.given
+
+
+@pytest.mark.parametrize("given", [(0.1, 0.1, 0.2), (0.1, 0.3, 0.2), (0.1, 0.2), (0.0, 0.1, 0.2)])
+def test_levels_of_your_own_rise(given):
+    with pytest.raises(ValueError, match=r"gives \d levels for n=3|math domain|rising noise"):
+        Given(n=3, given=given)
+
+
 # Grids of levels
 
 
@@ -198,6 +215,14 @@ def test_levels_are_distinct_and_lead_to_both_ends(n, data):
         found = indices(spacing, n, steps)
         assert (found[0], found[-1], len(found)) == (n, 1, steps + 1)
         assert all(a > b for a, b in pairwise(found))
+
+
+def test_nodes_that_crowd_move_apart():
+    crowded = FixedGrid((10.0, 9.8, 9.7, 9.6, 1.0))
+    assert indices(crowded, 10, 4) == [10, 9, 8, 7, 1]
+    assert indices(FixedGrid((10.0, 1.3, 1.2, 1.1, 1.0)), 10, 4) == [10, 4, 3, 2, 1]
+    assert Respaced(crowded).steps == 4
+    assert Respaced().steps is None
 
 
 def test_respacing_needs_levels_and_enough_of_them():

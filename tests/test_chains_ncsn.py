@@ -177,6 +177,7 @@ def test_the_ladder_for_data_and_its_sampler():
     sde = ncsnv2_ladder(x, sigma_min=0.05)
     assert sde.sigma_max == largest_distance(x)
     assert sde.n == level_count(sde.sigma_max, 0.05, 24)
+    assert ncsnv2_ladder(x).sigma_min == 0.01
     ratio = sde.sigma(2.0) / sde.sigma(1.0)
     solver = ncsnv2_sampler(sde, corrections=4)
     assert solver.corrections == 4

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import math
 
 import pytest
@@ -42,8 +43,8 @@ def test_levels_are_drawn_alike():
     assert t.dtype == torch.float64
     assert torch.bincount(t.long()).tolist() == [0, *[8] * 8]
     assert ratio.tolist() == [1.0] * 64
-    t, _ = LevelTimes().quantile(sde, torch.tensor([0.0, 1.0 - 1e-16]).double())
-    assert t.tolist() == [1.0, 8.0]
+    t, _ = LevelTimes().quantile(sde, torch.tensor([0.0, 0.124, 0.126, 1.0]).double())
+    assert t.tolist() == [1.0, 1.0, 2.0, 8.0]
 
 
 def test_the_simple_loss_is_at_the_levels_of_the_chain():
@@ -83,10 +84,11 @@ def test_the_weighted_loss_is_the_bound(sde):
         assert each.tolist() == [[pytest.approx(variational(sde.level(t), model))]] * 2
 
 
+@pytest.mark.parametrize("w", [0.3, 3.0])  # between the two variances, and beyond
 @pytest.mark.parametrize("transform", [None, Affine.endpoints(256)])
-def test_a_term_is_that_of_the_bound(transform):
+def test_a_term_is_that_of_the_bound(transform, w):
     sde = LinearBetas(n=6, beta_max=0.5)
-    model = learned(DATA, sde, 0.3)
+    model = learned(DATA, sde, w)
     x = X[None] if transform is None else transform.forward(torch.tensor([[3, 100, 250]])).double()
     z = torch.randn(1, 3, generator=generator(0)).double()
     bound = vlb(model, x, decoder=ChainDecoder(transform), noise=GivenNoise(z))
@@ -108,10 +110,13 @@ def test_the_bound_is_an_importance_sample_of_its_terms():
         level = sde.level(levels.double()[:, None])
         prediction = model(level.alpha * x + level.sigma * eps, level)
         terms = _terms(sde, prediction, x, eps, ChainDecoder())
+        noted = copy.deepcopy(model.moments)
+        noted.update(levels, terms)
         loss = VLB()(model, x, generator(k))
         assert float(loss) == pytest.approx(6 * float((weights * terms).mean()), rel=1e-9)
-        noted = model.moments.count - before
-        assert noted.tolist() == torch.bincount(levels - 1, minlength=6).tolist()
+        torch.testing.assert_close(model.moments.losses, noted.losses)  # before they are weighed
+        drawn = model.moments.count - before
+        assert drawn.tolist() == torch.bincount(levels - 1, minlength=6).tolist()
     # by now levels are drawn by their losses
     assert float(model.moments.probabilities().max()) > 1.5 / 6
 
@@ -184,6 +189,32 @@ def test_the_hybrid_is_the_simple_loss_and_a_thousandth_of_the_bound():
     assert float(Hybrid()(model, x, generator(0))) == pytest.approx(expected, rel=1e-9)
 
 
+@pytest.mark.parametrize("make", [VLB, Hybrid])
+def test_labels_are_dropped_and_nothing_else_is_changed(make):
+    seen = []
+
+    class Labelled(Net):
+        def forward(self, x: Tensor, t: Tensor, **cond) -> Tensor:
+            seen.append((x, t, cond))
+            return super().forward(x, t)
+
+    model = small()
+    model.net = Labelled()
+    x0, cond = torch.zeros(2000, 2), {"label": torch.arange(2000) % 10, "scale": 2.0}
+    for share in (0.0, 0.25, 1.0):
+        make(label_dropout=share)(model, x0, generator(0), cond)
+        label = seen[-1][2]["label"]
+        dropped = label == -1
+        assert float(dropped.double().mean()) == pytest.approx(share, abs=0.05)
+        assert torch.equal(label[~dropped], cond["label"][~dropped])
+        assert seen[-1][2]["scale"] == 2.0
+        # levels are drawn alike until all have 10 losses, so that they too are the same
+        model.moments.count.zero_()
+    (x, t, _), *others = seen
+    assert all(torch.equal(x, other) and torch.equal(t, time) for other, time, _ in others)
+    assert (cond["label"] >= 0).all()
+
+
 def batch(step: int):
     return torch.randn(8, 2, generator=generator(step)), None
 
@@ -216,6 +247,18 @@ def test_a_lost_loss_is_not_noted():
     assert bool(model.moments.losses.isfinite().all())
 
 
+def test_a_last_step_that_is_not_taken_leaves_no_gradient():
+    """From a noisy level it would be a poor guess: here one whose slope is out of range."""
+    transform = Affine.endpoints(256)
+    x = transform.forward(torch.tensor([[3, 250]])).double().expand(200, 2)
+    for objective in (VLB(transform), Hybrid(transform)):
+        model = LearnedVariance(small().net.double(), CosineBetas(n=50))
+        with torch.no_grad():
+            model.net.mean.bias.fill_(1e6)
+        objective(model, x, generator(0)).backward()
+        assert bool(model.net.variance.weight.grad.isfinite().all())
+
+
 def test_what_cannot_be_trained_is_refused_by_name():
     model, x = DATA.denoiser(LinearBetas(n=5)), X.expand(4, 3)
     for objective in (VLB(), Hybrid()):
@@ -229,6 +272,11 @@ def test_what_cannot_be_trained_is_refused_by_name():
         DSM(times=LevelTimes())(DATA.denoiser(sd.VPSDE()), x, generator(0))
     with pytest.raises(ValueError, match=r"variational.*levels of a chain"):
         DSM(weighting=variational)(DATA.denoiser(sd.VPSDE()), x, generator(0))
+    for make in (VLB, Hybrid):
+        with pytest.raises(ValueError, match="no 'label' to drop"):
+            make(label_dropout=0.1)(small(), torch.zeros(4, 2), generator(0))
+        with pytest.raises(ValueError, match=r"label_dropout=1\.5"):
+            make(label_dropout=1.5)
     with pytest.raises(ValueError, match="weight=-1"):
         Hybrid(weight=-1.0)
     with pytest.raises(ValueError, match="transform"):

@@ -69,6 +69,15 @@ def test_other_solvers_see_the_prediction_alone():
         assert torch.allclose(one, exact, atol=1e-8)
 
 
+def test_learned_variances_follow_the_paths_of_fixed_ones():
+    """The increments of a seed are those of `Ancestral`, to which w = -1 is equal."""
+    sde, z = LinearBetas(n=50), torch.randn(4, 3, generator=generator(0)).double()
+    given = {"x": z, "grid": Respaced(), "steps": 8, "seed": 0}
+    found = sd.sample(learned(DATA, sde, -1.0), solver=LearnedAncestral(), **given)
+    fixed = sd.sample(DATA.denoiser(sde), solver=sd.Ancestral(), **given)
+    torch.testing.assert_close(found, fixed, rtol=0, atol=1e-6)
+
+
 class Doubled(nn.Module):
     def __init__(self, factor=2):
         super().__init__()
@@ -90,6 +99,17 @@ def test_images_have_twice_the_channels():
         model, (2, 3, 4, 4), solver=LearnedAncestral(), grid=Respaced(), steps=10, seed=0
     )
     assert drawn.shape == x.shape
+
+
+def test_shares_are_not_bounded_and_keep_the_precision_of_the_state():
+    model = LearnedVariance(Doubled().bfloat16(), LinearBetas(n=10), data_std=0.3)
+    with torch.no_grad():
+        model.net.conv.weight.zero_()
+        model.net.conv.bias.copy_(torch.tensor([0.0, 0.0, 0.0, 3.0, -7.0, 0.5]))
+    found = model(torch.zeros(1, 3, 1, 1), model.sde.level(5.0))
+    assert found.share.dtype == torch.float32
+    assert found.share.flatten().tolist() == [2.0, -3.0, 0.75]
+    assert model.data_std == Clipped(model).data_std == 0.3
 
 
 @pytest.mark.parametrize("factor", [1, 3])
@@ -118,6 +138,8 @@ def test_expected_data_are_kept_in_their_range():
         wide = Clipped(model, -100.0, 100.0)(x, level)
         torch.testing.assert_close(wide.eps, found.eps)
     assert torch.equal(Clipped(model)(x, level).share, model(x, level).share)
+    images = Clipped(model)(3.0 * x, level).x0
+    torch.testing.assert_close(images, model(3.0 * x, level).x0.clamp(-1.0, 1.0))
     drawn = sd.sample(Clipped(model, -0.3, 0.2), (8, 3), solver=LearnedAncestral(), steps=5, seed=0)
     assert float(drawn.min()) >= -0.3
     assert float(drawn.max()) <= 0.2
@@ -168,6 +190,10 @@ def test_levels_are_uniform_until_all_are_known():
     levels, weights = moments.draw(torch.tensor([0.0, 0.3, 0.6, 0.999]).double())
     assert levels.tolist() == [1, 2, 3, 4]
     assert weights.tolist() == [1.0] * 4
+    levels, _ = moments.draw(torch.tensor([0.25, 0.5, 0.75, 1.0]).double())
+    assert levels.tolist() == [2, 3, 4, 4]
+    moments.update(torch.arange(1, 5).repeat(10), torch.zeros(40))  # nothing to tell them apart
+    assert moments.probabilities().tolist() == [0.25] * 4
 
 
 @pytest.mark.parametrize("warm", [False, True])
@@ -182,8 +208,9 @@ def test_every_level_is_drawn_in_half_precision(warm):
 
 def test_levels_are_drawn_by_their_root_mean_square():
     moments, roots = LossMoments(4), torch.tensor([1.0, 3.0, 0.5, 0.5]).double()
-    for _ in range(10):
-        moments.update(torch.arange(1, 5), roots)
+    for k in range(10):  # of two levels every other loss is 0, so that their means are less
+        shape = torch.tensor([1.0, (k % 2) * 2**0.5, 1.0, (k % 2) * 2**0.5])
+        moments.update(torch.arange(1, 5), shape * roots)
     expected = 0.999 * roots / 5 + 0.001 / 4
     torch.testing.assert_close(moments.probabilities(), expected)
     # the quantile function, and weights that leave no bias: the mean of f(i) weight is that of f

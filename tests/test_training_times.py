@@ -117,7 +117,10 @@ def test_discrete_times_lie_in_the_range_of_the_process(n: int):
     for sde in PROCESSES.values():
         t, _ = DiscreteTimes(n).quantile(sde, (torch.arange(n).double() + 0.5) / n)
         assert t[0] == sde.t_min
-        assert t[-1] == sde.T
+        # as the network sees it; of the two floats where alpha is 0 the one before
+        assert t[-1].float() == sde.T
+        assert (t[-1] == sde.T) == (float(sde.alpha(sde.T)) > 0.0)
+        assert float(sde.alpha(t[-1])) > 0.0
         assert (t.diff() > 0).all()
 
 

@@ -9,24 +9,29 @@ v of the reverse step's variance and d = log(sigma_i / sigma_{i-1}), each diverg
 
     KL = (2 v d + e^{-2vd} - 1 + e^{-2vd} (e^{2h} - 1) (eps - eps^)^2) / 2
 
-so that v = 0 leaves the squared error of eps, times half the relative growth of the SNR.
+so that v = 0 leaves the squared error of eps, times half the relative growth of the SNR. A chain
+of fewer steps has the same terms, between the levels that it keeps.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Any, Literal
 
 import torch
 from torch import Tensor
 
 from scoresde.chains.ladder import Ladder, require_ladder
+from scoresde.chains.respaced import Respaced
 from scoresde.chains.variances import ChainPrediction, learned_share, widening
 from scoresde.denoiser import BaseDenoiser, Field, Prediction
 from scoresde.errors import require_integer, require_number
+from scoresde.grids import Grid
+from scoresde.integrate import levels_of
 from scoresde.likelihood import Decoder, GaussianDecoder, LogLikelihood, Transform
 from scoresde.likelihood.decoder import log_bins
 from scoresde.likelihood.elbo import bound_of, prior_part
@@ -42,8 +47,8 @@ class ChainBound(LogLikelihood):
     """The bound of a chain.
 
     Attributes:
-        terms: L_0, L_1, ..., L_n in nats (B, n + 1), their sum minus `nats`; None where levels were
-            drawn.
+        terms: L_0, L_1, ..., L_n in nats (B, n + 1), for n the levels of the chain, their sum minus
+            `nats`; None where levels were drawn.
     """
 
     terms: Tensor | None = None
@@ -54,9 +59,10 @@ class ChainDecoder(Decoder):
     """The last step of a chain: N(E[x0 | x_1], Sigma), as a density or a probability of bins.
 
     Sigma = beta_1^v beta~_2^{1-v}: the posterior's variance is 0 for the last step, and that of the
-    step before stands for it, as in the code of Nichol and Dhariwal 2021 (arXiv:2102.09672). Of a
-    chain with fixed variances their code and that of Ho et al. 2020 (arXiv:2006.11239), whose eq.
-    13 has the bins, takes share 0 here, whatever the other steps have.
+    step before, from level 2 whatever levels a bound keeps, stands for it, as in the code of Nichol
+    and Dhariwal 2021 (arXiv:2102.09672). Of a chain with fixed variances their code and that of Ho
+    et al. 2020 (arXiv:2006.11239), whose eq. 13 has the bins, takes share 0 here, whatever the
+    other steps have.
 
     Attributes:
         transform: from grey levels to model space; None for the density of continuous data.
@@ -106,6 +112,8 @@ def vlb(
     x: Tensor,
     *,
     n: int | None = None,
+    steps: int | None = None,
+    grid: Grid | None = None,
     share: float | None = None,
     decoder: Decoder | None = None,
     prior: Prior | None = None,
@@ -126,6 +134,10 @@ def vlb(
             log(1 + SNR) / 2, in which white data have terms of like size; the standard error needs
             two. None takes all of them, one draw each. The decoder's share of calls is added, as
             for `scoresde.elbo`.
+        steps: how many levels the chain keeps: the bound is that of ancestral sampling by
+            `sample(..., grid=grid, steps=steps)` (Nichol and Dhariwal 2021, arXiv:2102.09672, Sec.
+            4). None keeps all of them.
+        grid: where these levels are; `Respaced()` by default.
         share: v of the reverse steps' variance beta^v beta~^{1-v}: 0.0 and 1.0 are the two of DDPM.
             None is the network's own for a `LearnedVariance`, and 0.0 for others.
         decoder: `GaussianDecoder()` by default. `ChainDecoder(transform, share)` is that of the
@@ -136,7 +148,9 @@ def vlb(
 
     Raises:
         ValueError: a process without levels; integer or non-finite x; contradicting arguments; n
-            that is no integer from 1; a share outside [0, 1]; another gradient.
+            that is no integer from 1, or steps none from 2; a grid that has no such number of
+            steps, or does not lead from level n to level 1; a share outside [0, 1]; another
+            gradient.
     """
     check_model(model)
     sde = require_ladder(model.sde, "vlb")
@@ -145,19 +159,21 @@ def vlb(
         require_integer(n, "n", 1)
     if gradient not in (None, "direct"):
         raise ValueError(f"gradient={gradient!r}: there is no solve; give None or 'direct'")
+    levels = _kept(sde, steps, grid or Respaced())
     noise, decoder = noise_of(noise, seed), decoder or GaussianDecoder()
     x = check_data(x, "x").to(**placement(model, x))
     field = Field(model, place_cond(cond, x.device))
     with nullcontext() if gradient else torch.no_grad():
-        asked = field, x, sde, share, noise.fold(0)
+        asked = field, x, levels, share, noise.fold(0)
         rates, widths = _all(*asked) if n is None else _some(*asked, n)
         found = {
             "prior": prior_part(sde, prior or sde.prior(), x, rates.shape[1], noise.fold(2)),
             "diffusion": _sum(-rates, widths),
-            "decoder": _decoded(field, x, sde, widths, decoder, noise.fold(1)),
+            "decoder": _decoded(field, x, levels, widths, decoder, noise.fold(1)),
         }
     drawn = "all" if n is None else n
-    bound = bound_of(found, x, field, decoder, f"bound of the chain by {drawn} levels, {decoder}")
+    method = f"bound of the chain of {len(levels)} levels by {drawn}, {decoder}"
+    bound = bound_of(found, x, field, decoder, method)
     first, last = (-bound.parts[name][:, None] for name in ("decoder", "prior"))
     terms = torch.cat([first, rates * widths, last], 1) if n is None else None
     return ChainBound(**vars(bound), terms=terms)
@@ -193,37 +209,45 @@ def _term(
     return divergence(prediction, z, there, own if share is None else share)
 
 
-def _depths(sde: Ladder, data_std: float) -> Tensor:
-    """Return log(1 + c^2 SNR) / 2 of the levels n..1, increasing."""
-    lams = torch.tensor(sde.lams[::-1], dtype=torch.float64)
+def _kept(sde: Ladder, steps: int | None, grid: Grid) -> tuple[Level, ...]:
+    """Return the levels of the chain, from n down to 1."""
+    count = sde.n if steps is None else steps
+    require_integer(count, "steps", 2)
+    return levels_of(sde, grid, count - 1, denoise=False, part=False)
+
+
+def _depths(levels: Sequence[Level], data_std: float) -> Tensor:
+    """Return log(1 + c^2 SNR) / 2 of levels, increasing."""
+    lams = torch.tensor([float(level.lam) for level in levels], dtype=torch.float64)
     return 0.5 * torch.as_tensor(softplus(2.0 * (lams + math.log(data_std))))
 
 
 def _all(
-    field: Field, x: Tensor, sde: Ladder, share: float | None, noise: Noise
+    field: Field, x: Tensor, levels: Sequence[Level], share: float | None, noise: Noise
 ) -> tuple[Tensor, Tensor]:
     """Return the divergences L_1..L_{n-1} over their widths in depth (B, n - 1), and these."""
-    widths = _depths(sde, field.data_std).diff().flip(0).to(x.device)
+    widths = _depths(levels, field.data_std).diff().flip(0).to(x.device)
     terms = [
-        _term(field, x, sde.level(i), sde.level(i - 1.0), share, noise.fold(int(i)).normal(x))
-        for i in map(float, range(2, sde.n + 1))
+        _term(field, x, here, there, share, noise.fold(i).normal(x))
+        for i, (there, here) in enumerate(pairwise(reversed(levels)), 2)
     ]
     return torch.stack(terms, 1) / widths, widths
 
 
 def _some(
-    field: Field, x: Tensor, sde: Ladder, share: float | None, noise: Noise, n: int
+    field: Field, x: Tensor, levels: Sequence[Level], share: float | None, noise: Noise, n: int
 ) -> tuple[Tensor, Tensor]:
     """Return as `_all` those of one level drawn from each of n strata (B, n), and their widths."""
-    depths = _depths(sde, field.data_std).to(x.device)
+    depths = _depths(levels, field.data_std).to(x.device)
+    times = torch.tensor([level.t for level in levels], dtype=torch.float64, device=x.device)
     width = (depths[-1] - depths[0]) / n
     u = torch.special.ndtr(noise.fold(-1).normal(x.new_zeros(len(x), n, dtype=torch.float64)))
     strata = (depths[0] + width * (torch.arange(n, device=x.device) + u)).contiguous()
-    below = torch.searchsorted(depths, strata, right=True).clamp(1, sde.n - 1)
+    below = torch.searchsorted(depths, strata, right=True).clamp(1, len(levels) - 1)
     rates = []
     for j, k in enumerate(below.unbind(1)):
-        here = sde.level(per_sample((sde.n + 1.0 - k).double(), x))
-        term = _term(field, x, here, sde.before(here), share, noise.fold(j).normal(x))
+        here, there = (field.sde.level(per_sample(times[i], x)) for i in (k - 1, k))
+        term = _term(field, x, here, there, share, noise.fold(j).normal(x))
         rates.append(term / (depths[k] - depths[k - 1]))
     return torch.stack(rates, 1), width.expand(n)
 
@@ -240,11 +264,16 @@ def _sum(rates: Tensor, widths: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def _decoded(
-    field: Field, x: Tensor, sde: Ladder, widths: Tensor, decoder: Decoder, noise: Noise
+    field: Field,
+    x: Tensor,
+    levels: Sequence[Level],
+    widths: Tensor,
+    decoder: Decoder,
+    noise: Noise,
 ) -> tuple[Tensor, Tensor]:
     """Return E log p(x0 | x_1), and its standard error, (B,)."""
-    level = sde.level(1.0)
-    depths = _depths(sde, field.data_std)
+    level = levels[-1]
+    depths = _depths(levels, field.data_std)
     # its variance is that of half a unit of depth
     count = max(2, math.ceil(0.5 * len(widths) / float(depths[-1] - depths[0])))
     logs = []

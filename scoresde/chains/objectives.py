@@ -24,7 +24,7 @@ from scoresde.likelihood import Transform
 from scoresde.sde import SDE, Level
 from scoresde.tensors import Scalar, expm1, lincomb, per_sample
 from scoresde.training import Times
-from scoresde.training.losses import require_floats
+from scoresde.training.losses import drop_labels, require_floats
 
 
 @dataclass(frozen=True)
@@ -70,16 +70,20 @@ class VLB:
     Attributes:
         transform: from grey levels to model space, for the bins of `ChainDecoder`; data are at the
             middles of their bins. None for the density of continuous data.
+        label_dropout: as for `DSM`.
 
     Raises:
-        ValueError: a transform of continuous data; when called, x0 of integers.
+        ValueError: a transform of continuous data; label_dropout outside [0, 1]; when called, x0 of
+            integers, or labels to drop but no `label`.
         TypeError: when called, a model that is no `LearnedVariance`.
     """
 
     transform: Transform | None = None
+    label_dropout: float = 0.0
 
     def __post_init__(self) -> None:
         ChainDecoder(self.transform)
+        require_number(self.label_dropout, "label_dropout", least=0.0, most=1.0)
 
     def __call__(
         self,
@@ -93,7 +97,7 @@ class VLB:
         sde, moments = learned.sde, learned.moments
         place = {"generator": generator, "device": generator.device, "dtype": torch.float64}
         levels, weights = moments.draw(torch.rand(len(x0), **place))
-        prediction, eps = _predict(model, x0, levels, generator, cond)
+        prediction, eps = _predict(model, x0, levels, generator, cond, self.label_dropout)
         terms = _terms(sde, prediction, x0, eps, ChainDecoder(self.transform))
         moments.update(levels, terms.detach())
         return sde.n * (weights * terms).mean()
@@ -109,19 +113,23 @@ class Hybrid:
     Attributes:
         transform: as for `VLB`.
         weight: of L_vlb.
+        label_dropout: as for `DSM`.
 
     Raises:
-        ValueError: a transform of continuous data; a weight that is negative or not finite; when
-            called, x0 of integers.
+        ValueError: a transform of continuous data; a weight that is negative or not finite;
+            label_dropout outside [0, 1]; when called, x0 of integers, or labels to drop but no
+            `label`.
         TypeError: when called, a model that is no `LearnedVariance`.
     """
 
     transform: Transform | None = None
     weight: float = 1e-3
+    label_dropout: float = 0.0
 
     def __post_init__(self) -> None:
         ChainDecoder(self.transform)
         require_number(self.weight, "weight", least=0.0)
+        require_number(self.label_dropout, "label_dropout", least=0.0, most=1.0)
 
     def __call__(
         self,
@@ -133,7 +141,7 @@ class Hybrid:
         """Return the batch's mean loss, of data x0 (B, *), with draws from the generator alone."""
         sde = _learned(model, self).sde
         levels, _ = LevelTimes().draw(sde, len(x0), generator)
-        prediction, eps = _predict(model, x0, levels, generator, cond)
+        prediction, eps = _predict(model, x0, levels, generator, cond, self.label_dropout)
         simple = (prediction.eps - eps).square().flatten(1).mean(1)
         fixed = replace(prediction, out=prediction.out.detach())
         terms = _terms(sde, fixed, x0, eps, ChainDecoder(self.transform))
@@ -155,13 +163,15 @@ def _predict(
     levels: Tensor,
     generator: torch.Generator,
     cond: Mapping[str, Any] | None,
+    label_dropout: float,
 ) -> tuple[ChainPrediction, Tensor]:
     """Return the prediction at noisy data, each sample at a level of its own, and the noise."""
     require_floats(x0)
     eps = torch.empty_like(x0).normal_(generator=generator)
+    cond = drop_labels(cond, label_dropout, generator)
     level = model.sde.level(per_sample(levels.double(), x0))
     x = lincomb((level.alpha, x0), (level.sigma, eps))
-    return model(x, level, **(cond or {})), eps
+    return model(x, level, **cond), eps
 
 
 def _terms(

@@ -15,7 +15,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from scoresde.denoiser import BaseDenoiser
+from scoresde.denoiser import BaseDenoiser, Prediction
+from scoresde.errors import require_number
 from scoresde.tensors import lincomb, per_sample
 from scoresde.training.times import Times, UniformTimes
 from scoresde.training.weightings import Weighting, sigma2
@@ -30,6 +31,9 @@ def dsm_loss(
     cond: Mapping[str, Any] | None = None,
 ) -> Tensor:
     """Return each sample's loss w(t) |eps_theta(x_t, t) - eps|^2 / D, as (B,).
+
+    It is taken of the network's own output, whose error is that of eps but for a factor, so that
+    weights which grow without bound as alpha falls to 0, as `velocity`, lose no digits there.
 
     Args:
         model: the denoiser.
@@ -50,10 +54,22 @@ def dsm_loss(
         )
     level = model.sde.level(per_sample(t, x0))
     x = lincomb((level.alpha, x0), (level.sigma, eps))
-    error = model(x, level, **(cond or {})).eps - eps
-    weight = weighting(level, model)
+    prediction = model(x, level, **(cond or {}))
+    error = prediction.out - target(prediction, x0, eps)
+    # in this order: near alpha = 0 the weight may be large where the share of eps is small
+    weight = weighting(level, model) * prediction.eps_of[1] ** 2
     weight = weight.reshape(-1) if isinstance(weight, Tensor) else weight
     return lincomb((weight, error.square().flatten(1).mean(1)))
+
+
+def target(prediction: Prediction, x0: Tensor, eps: Tensor) -> Tensor:
+    """Return the output that would say that x has these data and this noise (B, *).
+
+    Nothing cancels at low or at high noise, where errors of eps or of x0 would be all rounding.
+    """
+    (xx, xo), (ex, eo) = prediction.x0_of, prediction.eps_of
+    area = xx * eo - xo * ex
+    return lincomb((-ex / area, x0), (xx / area, eps))
 
 
 def require_floats(x0: Tensor) -> None:
@@ -63,6 +79,26 @@ def require_floats(x0: Tensor) -> None:
             f"x0: dtype {x0.dtype} where floats are meant; map integer data to model space with "
             f"the transform of the data set, such as scoresde.data.Affine"
         )
+
+
+def drop_labels(
+    cond: Mapping[str, Any] | None, share: float, generator: torch.Generator
+) -> Mapping[str, Any]:
+    """Return the condition with each label replaced by -1, "no class", with probability `share`.
+
+    Raises:
+        ValueError: labels to drop but no `label`.
+    """
+    cond = cond or {}
+    if share == 0.0:
+        return cond
+    if "label" not in cond:
+        raise ValueError(
+            f"label_dropout={share}: the condition has no 'label' to drop, only {sorted(cond)}"
+        )
+    label = cond["label"]
+    drop = torch.rand(label.shape, generator=generator, device=label.device)
+    return {**cond, "label": label.masked_fill(drop < share, -1)}
 
 
 @dataclass(frozen=True)
@@ -89,8 +125,7 @@ class DSM:
     label_dropout: float = 0.0
 
     def __post_init__(self) -> None:
-        if not 0.0 <= self.label_dropout <= 1.0:
-            raise ValueError(f"label_dropout={self.label_dropout} must be in [0, 1]")
+        require_number(self.label_dropout, "label_dropout", least=0.0, most=1.0)
 
     def __call__(
         self,
@@ -114,18 +149,5 @@ class DSM:
         require_floats(x0)
         t, ratio = self.times.draw(model.sde, len(x0), generator, self.stratified)
         eps = torch.empty_like(x0).normal_(generator=generator)
-        if self.label_dropout > 0.0:
-            cond = self._drop_labels(cond or {}, generator)
+        cond = drop_labels(cond, self.label_dropout, generator)
         return dsm_loss(model, x0, t, eps, self.weighting, cond), ratio, t
-
-    def _drop_labels(
-        self, cond: Mapping[str, Any], generator: torch.Generator
-    ) -> Mapping[str, Any]:
-        if "label" not in cond:
-            raise ValueError(
-                f"label_dropout={self.label_dropout}: the condition has no 'label' to drop, "
-                f"only {sorted(cond)}"
-            )
-        label = cond["label"]
-        drop = torch.rand(label.shape, generator=generator, device=label.device)
-        return {**cond, "label": label.masked_fill(drop < self.label_dropout, -1)}

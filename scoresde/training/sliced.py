@@ -60,7 +60,8 @@ class SlicedScoreMatching:
     """Sliced score matching on noisy data, with a probe of random signs for each sample.
 
     An alternative to `DSM`, with its minimum and gradient in expectation; J is that of `DSM` less
-    the mean weight. A step differentiates the network twice.
+    the mean weight, which must be finite: where weights are infinite at alpha(T) = 0, choose a
+    smaller T. A step differentiates the network twice.
 
     Attributes:
         weighting: w, of the squared error of eps.

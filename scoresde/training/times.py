@@ -148,7 +148,8 @@ class DiscreteTimes(Times):
     The law is part of the objective: J is the mean over the n levels, and the ratio 1. On `VESDE`
     with t_min = 0 they are the geometric levels of SMLD, and `sigma2` its loss (Song et al. 2021,
     arXiv:2011.13456, eqs. 1 and 30). On `VPSDE` they are those of DDPM (eq. 3) in the limit of
-    many: its products of 1 - beta_i differ from the integral by O(1 / n).
+    many: its products of 1 - beta_i differ from the integral by O(1 / n). Where alpha(T) = 0, and
+    weights may be infinite, the last point is the float before T.
 
     Attributes:
         n: how many.
@@ -165,10 +166,15 @@ class DiscreteTimes(Times):
     def quantile(self, sde: SDE, u: Tensor) -> tuple[Tensor, Tensor]:
         k = (u * self.n).floor().clamp(max=self.n - 1)
         t = sde.t_min + (sde.T - sde.t_min) * (k / (self.n - 1))
-        return t.clamp(max=sde.T), torch.ones_like(u)
+        return t.clamp(max=_last(sde)), torch.ones_like(u)
 
 
 def _times(sde: SDE, lam: Tensor) -> Tensor:
     t = sde.t_at(lam)
     assert isinstance(t, Tensor)
-    return t.clamp(sde.t_min, sde.T)  # the inverse may round beyond the ends
+    return t.clamp(sde.t_min, _last(sde))  # the inverse may round beyond the ends
+
+
+def _last(sde: SDE) -> float:
+    """Return T, or the float below it where alpha(T) is 0 and a weight may be infinite."""
+    return sde.T if float(sde.alpha(sde.T)) > 0.0 else math.nextafter(sde.T, 0.0)

@@ -53,7 +53,8 @@ def velocity(level: Level, model: BaseDenoiser) -> Scalar:
 
     Flow matching (Lipman et al. 2023, arXiv:2210.02747, eq. 9; Liu et al. 2022, arXiv:2209.03003,
     eq. 1): on `RectifiedFlow` the loss is |v_theta - (eps - x0)|^2 / D. It is the square of
-    g^2 / (2 sigma), and infinite at alpha = 0, where errors of eps are 0.
+    g^2 / (2 sigma), and infinite at alpha = 0, where errors of eps are 0; the laws of t end a float
+    before, at which `dsm_loss` has all its digits.
     """
     sde, t = model.sde, level.t
     rate = sde.dsigma(t) - level.sigma / level.alpha * sde.dalpha(t)
