@@ -34,7 +34,7 @@ from scoresde.run import Run, train_run
 CONFIGS = Path(__file__).parents[2] / "configs"
 CALLS = (10, 50, 1000)
 DEFAULT_CALLS = 20
-SAMPLES = 400
+SAMPLES = 300
 MEASURED = 200
 
 
