@@ -150,7 +150,9 @@ def amp(config: Config, section: str) -> bool | None:
     """Return whether a section computes in bfloat16; None is where the processor is made for it."""
     words, word = {"auto": None, "on": True, "off": False}, config[section].amp
     if word not in words:
-        raise ValueError(f"{section}.amp={word!r} must be one of {', '.join(map(repr, words))}")
+        raise ValueError(
+            f"config.{section}.amp={word!r} must be one of {', '.join(map(repr, words))}"
+        )
     return words[word]
 
 

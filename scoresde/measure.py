@@ -47,8 +47,9 @@ def measure_all(run: Run, x: Tensor, folder: Path, seed: int = 0) -> Columns | N
     processes of torchrun; None in one that finds others still at work (`survey`).
     """
     chosen = run.config.likelihood
-    bound = {"method", "levels", "clip"}
-    wanted = set(chosen) - {*bound, "batch_size"} if chosen.method == "flow" else bound
+    bound = {"method", "levels"} | ({"clip"} if chosen.clip else set())
+    others = {*bound, "clip", "batch_size"}
+    wanted = set(chosen) - others if chosen.method == "flow" else bound
     settings = {
         **{k: v for k, v in chosen.items() if k in wanted},
         **({} if chosen.method == "flow" else {"of_levels": run.of_levels}),
@@ -71,9 +72,8 @@ def evaluator(run: Run, seed: int = 0) -> Evaluate:
 
 
 def _by_bound(run: Run, seed: int) -> Evaluate:
-    prior, transform, bound, model = run.prior(), run.transform, _bound(run), run.model
-    if run.config.likelihood.clip:
-        model = clipped(model, transform, run.data.shape)
+    prior, transform, bound = run.prior(), run.transform, _bound(run)
+    model = clipped(run.model, run.config, "likelihood", transform, run.data.shape)
 
     def evaluate(x: Tensor, rows: Tensor) -> LogLikelihood:
         noise, here = SeededNoise(seed, indices=rows), x.to(run.device)

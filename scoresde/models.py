@@ -75,7 +75,9 @@ def build_denoiser(
 
 
 def require_fit(config: Config, model: BaseDenoiser, dataset: Dataset) -> None:
-    """Call the model of a run on a batch of no samples, which costs little and fails as one would.
+    """Call the model of a run on a batch of no samples, which costs little.
+
+    It fails as others would, but for what follows from the values of x, t or labels.
 
     Raises:
         ValueError: the network does not take samples of the data's shape, or not all classes.
@@ -88,24 +90,30 @@ def require_fit(config: Config, model: BaseDenoiser, dataset: Dataset) -> None:
         for part in model.modules():  # without a label none is out of range
             if isinstance(part, Conditioning) and (part.num_classes or classes) < classes:
                 raise ValueError(f"it knows {part.num_classes}; leave num_classes to the data")
-    except (ValueError, RuntimeError) as error:  # of the library's own checks, and of torch's
+    except Exception as error:  # whatever a network raises
         told = f" of {classes} classes" if classes else ""
         raise ValueError(
             f"config.net={config.net!r} does not take samples of shape {shape}{told}: {error}"
         ) from error
 
 
-def clipped(model: BaseDenoiser, transform: Affine, shape: tuple[int, ...]) -> BaseDenoiser:
-    """Return a denoiser whose expected data, of a shape, stay within their grey levels.
+def clipped(
+    model: BaseDenoiser, config: Config, section: str, transform: Affine, shape: tuple[int, ...]
+) -> BaseDenoiser:
+    """Return a denoiser whose expected data, of a shape, stay within their range if a section asks.
+
+    That is from the first grey level to the last, or to the outer edges of their bins for a model
+    of data that were dequantised.
 
     Raises:
         ValueError: continuous data, which have no range.
     """
+    if not config[section].clip:
+        return model
     if transform.levels is None:
-        raise ValueError(
-            "config.sample.clip, config.likelihood.clip: continuous data have no range to be kept "
-            "in; set both to False"
-        )
-    ends = torch.tensor([0.0, transform.levels - 1.0]).reshape(-1, *[1] * len(shape))
+        raise ValueError(f"config.{section}.clip: continuous data have no range; set it to False")
+    beyond = 0.5 if config.train.dequantise else 0.0
+    ends = torch.tensor([-beyond, transform.levels - 1.0 + beyond])
+    ends = ends.reshape(-1, *[1] * len(shape))
     low, high = transform.embed(ends.expand(2, *shape)).aminmax()
     return Clipped(model, float(low), float(high))

@@ -11,6 +11,7 @@ from torch import Tensor
 from torch.optim import Adam
 
 from scoresde import config as configs
+from scoresde.chains import VLB, Hybrid
 from scoresde.chains.ladder import require_ladder
 from scoresde.config import Config
 from scoresde.data import Affine, Dataset, batches, random_crop, random_flip
@@ -18,7 +19,7 @@ from scoresde.data.moments import moments
 from scoresde.denoiser import BaseDenoiser
 from scoresde.integrate import levels_of
 from scoresde.likelihood import Trace
-from scoresde.models import build_model, require_fit
+from scoresde.models import build_model, clipped, require_fit
 from scoresde.pretrained import Trained, draw
 from scoresde.sde import SDE, Prior
 from scoresde.solvers import Solver
@@ -114,7 +115,8 @@ def build_run(config: Config) -> Run:
         if section == "likelihood" and solver.stochastic:
             raise ValueError(f"config.likelihood.solver: {solver} is stochastic, the flow is not")
         configs.build_grid(config, section)
-    configs.amp(config, "sample")
+    for section in ("train", "sample"):
+        configs.amp(config, section)
     configs.build_at(config, "likelihood.trace", Trace)
     configs.build_at(config, "objective", configs.OBJECTIVE)
     method, levels = config.likelihood.method, config.likelihood.levels
@@ -127,6 +129,8 @@ def build_run(config: Config) -> Run:
     data, transform = configs.build_data(config)
     model = build_model(config, data, transform)
     require_fit(config, model, data)
+    for section in ("sample", "likelihood"):
+        clipped(model, config, section, transform, data.shape)
     _check_levels(config, model.sde)
     settled = configs.settle(config, transform, model.data_std)
     return Run(settled, data, transform, model.to(device()))
@@ -197,7 +201,7 @@ def _check_levels(config: Config, sde: SDE) -> None:
 
 def _check_dropout(config: Config, objective: object) -> None:
     trained = objective.objective if isinstance(objective, LearnedUncertainty) else objective
-    if isinstance(trained, DSM) and trained.label_dropout and not config.conditional:
+    if isinstance(trained, DSM | VLB | Hybrid) and trained.label_dropout and not config.conditional:
         raise ValueError(
             f"config.objective={config.objective!r} drops labels, of which the network is told "
             "none: leave label_dropout out, or set config.conditional=True"

@@ -135,7 +135,7 @@ def test_terms_of_a_respaced_chain_are_their_expectations(steps, grid, levels):
     exact = expected_terms(sde, x, 0.4, sde.prior(), levels)
     assert len(exact) == steps + 1
     torch.testing.assert_close(found.terms.mean(0), exact, rtol=1e-8, atol=1e-10)
-    assert int(found.nfe[0]) == steps - 1 + 2
+    assert int(found.nfe[0]) == 2 * (steps - 1) + 2
 
 
 @dataclass(frozen=True)
@@ -354,6 +354,9 @@ def test_bad_input_is_refused_by_name():
         "n=0": partial(vlb, model, x, n=0),
         "steps=1 ": partial(vlb, model, x, steps=1),
         "has 5 levels": partial(vlb, model, x, steps=6),
+        "steps=4: grid=.* has 3 levels": partial(
+            vlb, model, x, steps=4, grid=FixedGrid((5.0, 3.0, 1.0))
+        ),
         "leads from t=5.0 to 2.0": partial(vlb, model, x, steps=2, grid=FixedGrid((5.0, 2.0))),
         "gradient": partial(vlb, model, x, gradient="adjoint"),
         "x: dtype": partial(vlb, model, x.long()),
@@ -362,6 +365,24 @@ def test_bad_input_is_refused_by_name():
     }.items():
         with pytest.raises(ValueError, match=word):
             call()
+    with pytest.raises(TypeError, match="grid='x' is no Grid"):
+        vlb(model, x, grid="x")
+
+
+def test_a_grid_of_its_own_levels_keeps_those():
+    model, x = DATA.denoiser(LinearBetas(n=30)), torch.zeros(2, 3).double()
+    grid = FixedGrid((30.0, 12.0, 1.0))
+    whole = vlb(model, x, steps=3, grid=grid, seed=0)
+    assert torch.equal(vlb(model, x, grid=grid, seed=0).nats, whole.nats)
+
+
+@pytest.mark.parametrize("steps", [2, 10, 60])
+def test_the_standard_error_of_few_levels_is_that_of_their_draws(steps):
+    x = torch.tensor([0.3, -1.2, 0.4]).double().expand(4000, 3)
+    found = vlb(DATA.denoiser(LinearBetas(n=300)), x, steps=steps, seed=0)
+    drawn = found.parts["diffusion"] + found.parts["decoder"]
+    told = float(found.stderr.square().mean().sqrt())
+    assert told == pytest.approx(float(drawn.std()), rel=0.2)
 
 
 def test_the_continuous_bound_is_its_limit_on_a_trained_scale():

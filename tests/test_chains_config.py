@@ -13,6 +13,7 @@ from scoresde import chains, config, measure, run
 from scoresde.calls import build
 from scoresde.chains import Clipped, LearnedVariance
 from scoresde.data import Affine
+from scoresde.models import clipped
 from scoresde.pretrained import draw, trained
 
 
@@ -92,10 +93,6 @@ def test_samples_may_be_kept_in_the_range_of_grey_levels(tmp_path, monkeypatch):
     assert isinstance(model, Clipped)
     ends = built.transform.forward(torch.tensor([[0], [16]]).expand(2, 1)).flatten().tolist()
     assert [model.low, model.high] == pytest.approx(ends)
-    settings = settings_of(SIMPLE)
-    settings.data, settings.net, settings.sample.clip = "moons(n=50)", "MLP(hidden=8)", True
-    with pytest.raises(ValueError, match=r"config.sample.clip"):
-        draw(run.build_run(settings).trained(), 2)
 
 
 @pytest.mark.parametrize("method", ["vlb", "elbo"])
@@ -118,6 +115,28 @@ def test_bounds_may_be_of_the_model_that_is_kept_in_the_range_of_grey_levels(met
     settings.likelihood.clip = False
     (other,) = measure.measure(run.build_run(settings), x)
     assert not torch.equal(other.nats, found.nats)
+
+
+def test_bounds_of_spread_grey_levels_keep_to_the_edges_of_their_bins():
+    settings = settings_of(SIMPLE)
+    settings.train.dequantise, settings.likelihood.clip = True, True
+    model = clipped(*_clipping(settings, "likelihood"))
+    ends = run.build_run(settings).transform.embed(torch.tensor([[-0.5], [16.5]])).flatten()
+    assert [model.low, model.high] == pytest.approx(ends.tolist())
+
+
+def _clipping(settings, section):
+    built = run.build_run(settings)
+    return built.model, settings, section, built.transform, built.data.shape
+
+
+@pytest.mark.parametrize("section", ["sample", "likelihood"])
+def test_continuous_data_have_no_range_to_keep_to(section):
+    settings = settings_of(SIMPLE)
+    settings.data, settings.net = "moons(n=50)", "MLP(hidden=8)"
+    settings[section].clip = True
+    with pytest.raises(ValueError, match=rf"config.{section}.clip: continuous data"):
+        run.build_run(settings)
 
 
 def test_the_flow_has_no_range_to_keep_to():

@@ -9,7 +9,7 @@ from test_denoiser import DATA_STD, KINDS, level_of, output, pair
 from test_losses import Off
 from torch import Tensor
 
-from scoresde import Denoiser, Prediction, RectifiedFlow
+from scoresde import VESDE, Denoiser, Prediction, RectifiedFlow
 from scoresde.chains import (
     CosineBetas,
     GeometricSigmas,
@@ -41,7 +41,7 @@ TIMES = {
     "information": InformationTimes(0.5), "lognormal": LogNormalTimes(),
     "far": LogNormalTimes(30.0, 4.0), "discrete": DiscreteTimes(6), "levels": LevelTimes(),
 }  # fmt: skip
-# quantiles with the first and the last that a generator draws
+# quantiles with the first and the last that are drawn
 U = torch.tensor([0.0, 1e-9, 0.3, 0.7, 1.0 - 1e-9, 1.0 - 2.0**-53], dtype=torch.float64)
 
 
@@ -88,6 +88,19 @@ def test_the_last_of_discrete_times_on_a_flow_is_flow_matching_from_noise():
     torch.testing.assert_close(dsm_loss(model, x0, t, eps, velocity), plain, rtol=1e-5, atol=0)
     simple = dsm_loss(model, x0, t, eps)
     torch.testing.assert_close(simple, torch.zeros(6), rtol=0, atol=1e-30)
+
+
+@pytest.mark.parametrize("kind", ["velocity", "score"])
+def test_data_in_half_precision_have_a_loss_in_single(kind):
+    """The squares of what a network puts out overflow there, and those of its noise do not."""
+    sde = VESDE()
+    model = Denoiser(Off(), sde, kind)
+    x0, eps = draws(torch.float16)
+    t = torch.full((6,), sde.T if kind == "velocity" else sde.t_min + 0.1, dtype=torch.float64)
+    found = dsm_loss(model, x0, t, eps)
+    assert found.dtype == torch.float32
+    exact = dsm_loss(model, x0.double(), t, eps.double())
+    torch.testing.assert_close(found.double(), exact, rtol=0.02, atol=1e-3)
 
 
 @pytest.mark.parametrize("name", PROCESSES)

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 import torch
 from conftest import generator
+from safetensors.torch import save_file
 from torch import nn
 
 from scoresde.metrics import (
@@ -124,9 +125,20 @@ def test_a_classifier_is_kept_for_its_own_data_epochs_and_seed(tmp_path, monkeyp
     for count, other in enumerate(others, start=3):
         assert features(**({"x": x, "labels": labels} | other)).name != first.name
         assert len(trained) == count
-    kept.write_bytes(kept.read_bytes()[:100])
+    content = kept.read_bytes()
+    flipped = content[:-9] + bytes([content[-9] ^ 1]) + content[-8:]
+    for damaged in (content[:100], flipped, b""):
+        kept.write_bytes(damaged)
+        assert features(x, labels).name == first.name
+    of_others = convnet.ConvNet((1, 8, 8), 2)  # another architecture under the same name
+    save_file(of_others.state_dict(), kept, metadata=convnet._origin(x, labels, 1, 0))
     assert features(x, labels).name == first.name
     assert [path.name for path in kept.parent.iterdir()] == [kept.name]
+
+
+def test_a_classifier_is_not_trained_for_a_file_that_is_a_folder(tmp_path):
+    with pytest.raises(ValueError, match="is a folder; name a file"):
+        classifier_features(*bars(32), keep=tmp_path)
 
 
 @pytest.mark.parametrize("shape", [(1, 28, 28), (3, 5, 9)])

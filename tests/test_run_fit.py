@@ -80,9 +80,14 @@ def test_classes_are_told_where_there_are_some(settings, tmp_path):
     with pytest.raises(ValueError, match=r"^config\.conditional=True, .*x\.npy.* set it to False"):
         run.build_run(settings)
     settings.conditional = False
-    with pytest.raises(ValueError, match=r"^config\.objective='DSM.*leave label_dropout out, or"):
-        run.train_run(settings, tmp_path / "run")
-    assert not (tmp_path / "run").exists()
+    for name in ("DSM", "VLB", "Hybrid"):
+        settings.objective = f"{name}(label_dropout=0.1)"
+        if name != "DSM":
+            settings.sde, settings.predicts = "LinearBetas(n=10)", "eps"
+            settings.time_input = "feed_index"
+        with pytest.raises(ValueError, match=rf"^config\.objective='{name}.*leave label_dropout"):
+            run.train_run(settings, tmp_path / "run")
+        assert not (tmp_path / "run").exists()
 
 
 def test_data_without_spread_are_refused(settings, tmp_path):

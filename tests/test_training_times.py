@@ -40,6 +40,19 @@ def test_quantiles_rise_from_end_to_end(sde: SDE, times: Times):
     torch.testing.assert_close(t[[0, -1]], t.new_tensor([sde.t_min, sde.T]), rtol=1e-7, atol=1e-12)
 
 
+def test_no_stratum_rounds_to_the_end(monkeypatch):
+    monkeypatch.setattr(
+        torch, "rand", lambda n, **kind: torch.full((n,), 1 - 2**-53, **_only(kind))
+    )
+    sde = RectifiedFlow()
+    t, ratio = InformationTimes(0.5).draw(sde, 128, generator(0))
+    assert (float(t.max()) < sde.T, bool(ratio.isfinite().all())) == (True, True)
+
+
+def _only(kind):
+    return {name: value for name, value in kind.items() if name != "generator"}
+
+
 @pytest.mark.parametrize("times", [UniformTimes(), ImportanceTimes()])
 def test_ratio_leaves_the_objective_unbiased(sde: SDE, times: Times):
     u, weights = legendre()

@@ -8,8 +8,9 @@ A `Ladder` is a process whose levels are those of a chain. `Respaced` picks step
 other grid, and any solver, solves the same model in log-SNR.
 """
 
-from scoresde.chains.bound import ChainBound, ChainDecoder, vlb
+from scoresde.chains.bound import ChainBound, vlb
 from scoresde.chains.clipped import Clipped
+from scoresde.chains.decoder import ChainDecoder
 from scoresde.chains.ladder import (
     CosineBetas,
     GeometricSigmas,

@@ -25,21 +25,24 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
+from scoresde.chains.decoder import require_share
 from scoresde.chains.ladder import Ladder, require_ladder
 from scoresde.chains.respaced import Respaced
-from scoresde.chains.variances import ChainPrediction, learned_share, widening
+from scoresde.chains.variances import ChainPrediction, widening
 from scoresde.denoiser import BaseDenoiser, Field, Prediction
-from scoresde.errors import require_integer, require_number
+from scoresde.errors import require_integer, require_kind
 from scoresde.grids import Grid
 from scoresde.integrate import levels_of
-from scoresde.likelihood import Decoder, GaussianDecoder, LogLikelihood, Transform
-from scoresde.likelihood.decoder import log_bins
+from scoresde.likelihood import Decoder, GaussianDecoder, LogLikelihood
 from scoresde.likelihood.elbo import bound_of, prior_part
 from scoresde.likelihood.traces import mean_of
 from scoresde.noise import Noise
 from scoresde.sampling import check_data, check_model, noise_of, place_cond, placement
 from scoresde.sde import Level, Prior
-from scoresde.tensors import Scalar, exp, expm1, lincomb, per_sample, softplus
+from scoresde.tensors import exp, expm1, lincomb, per_sample, softplus
+
+_CLOSE = 200
+"""Neighbours among so many levels have means that differ less than their draws."""
 
 
 @dataclass(frozen=True)
@@ -52,59 +55,6 @@ class ChainBound(LogLikelihood):
     """
 
     terms: Tensor | None = None
-
-
-@dataclass(frozen=True)
-class ChainDecoder(Decoder):
-    """The last step of a chain: N(E[x0 | x_1], Sigma), as a density or a probability of bins.
-
-    Sigma = beta_1^v beta~_2^{1-v}: the posterior's variance is 0 for the last step, and that of the
-    step before, from level 2 whatever levels a bound keeps, stands for it, as in the code of Nichol
-    and Dhariwal 2021 (arXiv:2102.09672). Of a chain with fixed variances their code and that of Ho
-    et al. 2020 (arXiv:2006.11239), whose eq. 13 has the bins, takes share 0 here, whatever the
-    other steps have.
-
-    Attributes:
-        transform: from grey levels to model space; None for the density of continuous data.
-        share: v, a number in [0, 1], or None for the network's own.
-
-    Raises:
-        ValueError: a share outside [0, 1]; a transform of continuous data; in use, a process
-            without levels, or a model without variances where they are asked for.
-    """
-
-    transform: Transform | None = None
-    share: float | None = None
-
-    def __post_init__(self) -> None:
-        _require_share(self.share)
-        if self.transform is not None and self.transform.levels is None:
-            raise ValueError(f"transform={self.transform}: continuous data have no bins; give None")
-
-    @property
-    def discrete(self) -> bool:
-        return self.transform is not None
-
-    def log_prob(self, x: Tensor, prediction: Prediction, data_std: float) -> Tensor:
-        return self.given(x, prediction.x0.double(), self.std(prediction))
-
-    def std(self, prediction: Prediction) -> Scalar:
-        """Return the deviation of the last step, a number or (B, *) in float64."""
-        sde = require_ladder(prediction.sde, f"decoder={self}")
-        share = self.share
-        if share is None:
-            share = learned_share(prediction, f"decoder={self}").double()
-        first, second = sde.level(1.0), sde.level(2.0)
-        kept = 0.5 * math.log(-math.expm1(2.0 * (float(second.lam) - float(first.lam))))
-        return float(first.sigma) * exp((1.0 - share) * kept)
-
-    def given(self, x: Tensor, mean: Tensor, std: Scalar) -> Tensor:
-        """Return log p(x | mean, std) of data x (B, *), as (B,) in float64."""
-        if self.transform is not None:
-            return log_bins(x, mean, std, self.transform)
-        std = torch.as_tensor(std, dtype=mean.dtype, device=mean.device).expand_as(mean)
-        each = -0.5 * ((x - mean) / std).square() - std.log() - 0.5 * math.log(2.0 * math.pi)
-        return each.flatten(1).sum(1)
 
 
 def vlb(
@@ -125,18 +75,19 @@ def vlb(
     """Return the variational bound of log p(x) of a chain, with its terms.
 
     The parts are "prior", -L_n; "diffusion", minus the sum of the divergences; and "decoder", -L_0.
-    The standard error is that of the draws, taken from how much neighbouring terms differ.
+    The standard error is that of the draws, taken from how much neighbouring terms differ, or two
+    draws of each term in a chain of fewer than 200 levels.
 
     Args:
         model: the denoiser, of a `Ladder`.
         x: data in model space (B, *), grey levels at the middles of their bins.
         n: how many levels to draw, each a network call: one from each of n strata of
             log(1 + SNR) / 2, in which white data have terms of like size; the standard error needs
-            two. None takes all of them, one draw each. The decoder's share of calls is added, as
-            for `scoresde.elbo`.
+            two. None takes all of them, one draw each, or two of fewer than 200. The decoder's
+            share of calls is added, as for `scoresde.elbo`.
         steps: how many levels the chain keeps: the bound is that of ancestral sampling by
             `sample(..., grid=grid, steps=steps)` (Nichol and Dhariwal 2021, arXiv:2102.09672, Sec.
-            4). None keeps all of them.
+            4). None keeps as many as the grid has, or else all of them.
         grid: where these levels are; `Respaced()` by default.
         share: v of the reverse steps' variance beta^v beta~^{1-v}: 0.0 and 1.0 are the two of DDPM.
             None is the network's own for a `LearnedVariance`, and 0.0 for others.
@@ -151,10 +102,11 @@ def vlb(
             that is no integer from 1, or steps none from 2; a grid that has no such number of
             steps, or does not lead from level n to level 1; a share outside [0, 1]; another
             gradient.
+        TypeError: not a denoiser; a grid that is none.
     """
     check_model(model)
     sde = require_ladder(model.sde, "vlb")
-    _require_share(share)
+    require_share(share)
     if n is not None:
         require_integer(n, "n", 1)
     if gradient not in (None, "direct"):
@@ -164,11 +116,20 @@ def vlb(
     x = check_data(x, "x").to(**placement(model, x))
     field = Field(model, place_cond(cond, x.device))
     with nullcontext() if gradient else torch.no_grad():
-        asked = field, x, levels, share, noise.fold(0)
-        rates, widths = _all(*asked) if n is None else _some(*asked, n)
+        asked = field, x, levels, share
+        if n is not None:
+            rates, widths = _some(*asked, noise.fold(0), n)
+        else:
+            rates, widths = _all(*asked, noise.fold(0))
+        diffusion = _sum(-rates, widths)
+        if n is None and len(levels) < _CLOSE:
+            again, _ = _all(*asked, noise.fold(3))
+            error = 0.5 * ((rates - again).square() @ widths.square()).sqrt()
+            rates = 0.5 * (rates + again)
+            diffusion = -rates @ widths, error
         found = {
             "prior": prior_part(sde, prior or sde.prior(), x, rates.shape[1], noise.fold(2)),
-            "diffusion": _sum(-rates, widths),
+            "diffusion": diffusion,
             "decoder": _decoded(field, x, levels, widths, decoder, noise.fold(1)),
         }
     drawn = "all" if n is None else n
@@ -196,11 +157,6 @@ def divergence(prediction: Prediction, eps: Tensor, there: Level, share: float |
     return 0.5 * each.flatten(1).sum(1)
 
 
-def _require_share(share: float | None) -> None:
-    if share is not None:
-        require_number(share, "share", least=0.0, most=1.0)
-
-
 def _term(
     field: Field, x: Tensor, here: Level, there: Level, share: float | None, z: Tensor
 ) -> Tensor:
@@ -211,8 +167,12 @@ def _term(
 
 def _kept(sde: Ladder, steps: int | None, grid: Grid) -> tuple[Level, ...]:
     """Return the levels of the chain, from n down to 1."""
-    count = sde.n if steps is None else steps
+    require_kind(grid, Grid, "grid")
+    own = None if grid.steps is None else grid.steps + 1
+    count = (own or sde.n) if steps is None else steps
     require_integer(count, "steps", 2)
+    if own not in (None, count):
+        raise ValueError(f"steps={steps}: grid={grid} has {own} levels; leave steps out")
     return levels_of(sde, grid, count - 1, denoise=False, part=False)
 
 

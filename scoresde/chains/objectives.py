@@ -15,7 +15,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from scoresde.chains.bound import ChainDecoder, divergence
+from scoresde.chains.bound import divergence
+from scoresde.chains.decoder import ChainDecoder
 from scoresde.chains.ladder import Ladder, require_ladder
 from scoresde.chains.variances import ChainPrediction, LearnedVariance
 from scoresde.denoiser import BaseDenoiser

@@ -143,32 +143,46 @@ def classifier_features(
             is taken as it is; any other is replaced.
 
     Raises:
-        ValueError: as `train_classifier`.
+        ValueError: as `train_classifier`; a folder to keep the classifier in.
     """
+    if keep is not None and keep.is_dir():
+        raise ValueError(f"keep={keep} is a folder; name a file in it")
+    kept = None if keep is None else _read(keep, x, labels, epochs, seed)
+    if kept is not None:
+        return kept.to(device).features()
+    network = train_classifier(x, labels, epochs=epochs, seed=seed, device=device)
+    if keep is not None:
+        _write(keep, network, _origin(x, labels, epochs, seed))
+    return network.features()
 
-    def train() -> ConvNet:
-        return train_classifier(x, labels, epochs=epochs, seed=seed, device=device)
 
-    if keep is None:
-        return train().features()
+def _origin(x: Tensor, labels: Tensor, epochs: int, seed: int) -> dict[str, str]:
     digest = hashlib.sha256(f"{x.dtype} {tuple(x.shape)}".encode())
     for values in (x, labels):
         digest.update(values.cpu().contiguous().flatten().view(torch.uint8).numpy().data)
-    origin = {"data": digest.hexdigest(), "epochs": str(epochs), "seed": str(seed)}
-    if not _is_of(keep, origin):
-        keep.parent.mkdir(parents=True, exist_ok=True)
-        temporary = keep.with_name(f"{keep.name}.tmp-{os.getpid()}")
-        save_file(train().state_dict(), temporary, metadata=origin)
-        os.replace(temporary, keep)
-    network = ConvNet(x.shape[1:], int(labels.max()) + 1).to(device)
-    network.load_state_dict(load_file(keep, str(device)))
-    return network.eval().requires_grad_(False).features()
+    return {"data": digest.hexdigest(), "epochs": str(epochs), "seed": str(seed)}
 
 
-def _is_of(path: Path, origin: dict[str, str]) -> bool:
-    """Return whether a file has a classifier of this origin, whole."""
+def _read(path: Path, x: Tensor, labels: Tensor, epochs: int, seed: int) -> ConvNet | None:
+    """Return the classifier of a file, or None where it is not whole, or of another origin."""
+    network = ConvNet(x.shape[1:], int(labels.max()) + 1)
     try:
         with safe_open(path, "pt") as file:
-            return file.metadata() == origin
-    except (OSError, SafetensorError):
-        return False
+            told = file.metadata() or {}
+        network.load_state_dict(load_file(path))
+    except (OSError, SafetensorError, RuntimeError):
+        return None
+    if told != _origin(x, labels, epochs, seed) | {"weights": weights_hash(network)}:
+        return None
+    return network.eval().requires_grad_(False)
+
+
+def _write(path: Path, network: ConvNet, origin: dict[str, str]) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f"{path.name}.tmp-{os.getpid()}")
+    try:
+        told = origin | {"weights": weights_hash(network)}
+        save_file(network.state_dict(), temporary, metadata=told)
+        os.replace(temporary, path)
+    finally:
+        temporary.unlink(missing_ok=True)

@@ -83,8 +83,7 @@ def draw(
     cycle = _cycle(trained, labels)
     settings = settings or solve_settings(config, "sample")
     size, device = config.sample.batch_size, next(model.parameters()).device
-    if config.sample.clip:
-        model = clipped(model, transform, trained.shape)
+    model = clipped(model, config, "sample", transform, trained.shape)
     asked = amp(config, "sample")
     half = fast_bfloat16(device) if asked is None else asked
     drawn, calls = [], 0

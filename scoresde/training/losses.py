@@ -56,6 +56,8 @@ def dsm_loss(
     x = lincomb((level.alpha, x0), (level.sigma, eps))
     prediction = model(x, level, **(cond or {}))
     error = prediction.out - target(prediction, x0, eps)
+    # in half precision the squares of a velocity or a score overflow
+    error = error.to(torch.promote_types(error.dtype, torch.float32))
     # in this order: near alpha = 0 the weight may be large where the share of eps is small
     weight = weighting(level, model) * prediction.eps_of[1] ** 2
     weight = weight.reshape(-1) if isinstance(weight, Tensor) else weight

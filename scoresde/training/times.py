@@ -35,7 +35,10 @@ class Times(ABC):
         """
         kind = {"generator": generator, "device": generator.device}
         u = torch.rand(n, dtype=torch.float64, **kind)
-        return self.quantile(sde, (torch.randperm(n, **kind) + u) / n if stratified else u)
+        if stratified:
+            # the last stratum may round to 1, where a law may end at alpha = 0
+            u = ((torch.randperm(n, **kind) + u) / n).clamp(max=1.0 - 2.0**-53)
+        return self.quantile(sde, u)
 
 
 @dataclass(frozen=True)
@@ -43,7 +46,8 @@ class UniformTimes(Times):
     """Times uniform on [t_min, T]."""
 
     def quantile(self, sde: SDE, u: Tensor) -> tuple[Tensor, Tensor]:
-        return sde.t_min + (sde.T - sde.t_min) * u, torch.ones_like(u)
+        t = sde.t_min + (sde.T - sde.t_min) * u
+        return t.clamp(max=_last(sde)), torch.ones_like(u)
 
 
 @dataclass(frozen=True)
