@@ -75,6 +75,10 @@ K = torch.zeros(4, 2, dtype=torch.uint8)
             lambda: Dataset(X, X, Y, Y, classes=("a",)),
             "train_labels: row 2 has the label 1, .* 0..0",
         ),
+        (
+            lambda: Dataset(X, X, Y, Y, classes=("crane", "kite", "crane")),
+            "classes holds 'crane' more than once: tell them apart",
+        ),
         (lambda: Dataset(X, X).split(0.5), "has a test set already"),
         (lambda: Dataset(X, X[:0]).split(0.01), "test_share=0.01 leaves 0 of 4"),
         (lambda: Dataset(X, X[:0]).split(-0.5), r"test_share=-0\.5 must lie"),

@@ -123,14 +123,15 @@ def test_damaged_sounds_are_refused_or_skipped(tmp_path, damage, message):
         assert len(data.audio(tmp_path, length=3, on_error="skip").train) == 1
 
 
-def riff(kind, bits, body, extension=b"", before=b"", channels=1, rate=RATE, size=None):
-    """Return a WAV file of a format, with chunks before its samples."""
+def riff(kind, bits, body, extension=b"", before=b"", channels=1, rate=RATE, **sizes):
+    """Return a WAV file of a format, with chunks before its samples, and its sizes if declared."""
     block = channels * bits // 8
     form = struct.pack("<HHIIHH", kind, channels, rate, rate * block, block, bits) + extension
-    size = len(body) if size is None else size
+    size = sizes.get("size", len(body))
     content = b"WAVEfmt " + struct.pack("<I", len(form)) + form + before
     content += b"data" + struct.pack("<I", size) + body + bytes(len(body) % 2)
-    return b"RIFF" + struct.pack("<I", len(content)) + content
+    whole = min(sizes.get("whole", len(content)), 2**32 - 1)
+    return b"RIFF" + struct.pack("<I", whole) + content
 
 
 def extension(kind, valid):
@@ -148,7 +149,17 @@ def extension(kind, valid):
         (riff(3, 64, struct.pack("<3d", 1, 2, 3)), 1),
         (riff(1, 8, bytes([129, 130, 131])), 2**7),  # an odd number of bytes, and one to fill up
         (riff(1, 16, struct.pack("<3h", 1, 2, 3), before=b"note\3\0\0\0odd\0"), 2**15),
-        (riff(1, 16, struct.pack("<3h", 1, 2, 3), size=2**32 - 1), 2**15),  # of a pipe
+        *(
+            (riff(1, 16, struct.pack("<3h", 1, 2, 3), size=size, whole=size + 36), 2**15)
+            # of pipes: of SoX, and the greatest there are, with their header and without
+            for size in (0x7FFFF000, 0x7FFFFFFF, 0x80000000, 2**32 - 37, 2**32 - 1)
+        ),
+        (
+            riff(
+                1, 24, bytes([1, 0, 0] * 2 + [2, 0, 0] * 2 + [3, 0, 0] * 2), channels=2, size=2**31
+            ),
+            2**23,
+        ),
     ],
 )
 def test_headers_of_all_kinds_are_read(tmp_path, content, scale):
@@ -164,6 +175,7 @@ def test_headers_of_all_kinds_are_read(tmp_path, content, scale):
         (riff(1, 16, bytes(6), rate=2**30), {"rate": RATE}, "rate is 1073741824 Hz, too far from"),
         (riff(1, 16, bytes(6), channels=2), {"channels": 2}, "no whole WAV file"),
         (riff(1, 16, bytes(6), before=b"note\3\0\0\0odd"), {}, "no format, or no samples"),
+        (riff(1, 16, bytes(6), size=0x7FFFEFFF), {}, "has 6 of its 2147479551 bytes of samples"),
     ],
 )
 def test_sounds_that_cannot_be_used_are_refused_by_name(tmp_path, content, arguments, message):

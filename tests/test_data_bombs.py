@@ -6,7 +6,7 @@ import gzip
 import struct
 import tracemalloc
 import zipfile
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 
 import numpy as np
 import pytest
@@ -46,7 +46,7 @@ def mnist(tmp_path):
     ("content", "message"),
     [
         (idx_file(2, 4, 4, values=bytes(ZEROS)), r"has more bytes of data .*\(2, 4, 4\), 32 bytes"),
-        (idx_file(2**16, 2**7, 2**5, values=bytes(ZEROS)), "declares 268435456 bytes .*unpack it"),
+        (idx_file(2**17, 2**7, 2**7, values=bytes(ZEROS)), "declares 2147483648 bytes .*unpack it"),
         (idx_file(*[2**32 - 1] * 3), "declares 79228162458924105385300197375 bytes in a file of "),
     ],
 )
@@ -86,11 +86,44 @@ def test_a_packed_array_is_read_if_its_size_is_that_of_data(tmp_path, monkeypatc
     monkeypatch.setattr(checks, "_SMALL", 2**16)
     with (
         little_memory(),
-        pytest.raises(
-            ValueError, match=r"a\.npz cannot be read \(train.npy declares 8388736 bytes"
-        ),
+        pytest.raises(ValueError, match=r"a\.npz declares 8388736 bytes .* with numpy\.savez if"),
     ):
         data.npz(tmp_path / "a.npz")
+
+
+def test_the_arrays_of_a_packed_file_are_bounded_together(tmp_path, monkeypatch):
+    few = np.zeros((2**15, 2), np.uint8)
+    np.savez_compressed(tmp_path / "a.npz", train=few, test=few)
+    monkeypatch.setattr(checks, "_EXPANSION", 1)
+    monkeypatch.setattr(checks, "_SMALL", 2 * few.nbytes)  # either passes, and the headers count
+    with pytest.raises(ValueError, match=r"a\.npz declares 131328 bytes"):
+        data.npz(tmp_path / "a.npz")
+
+
+def test_arrays_of_other_names_are_not_unpacked(tmp_path):
+    zeros = np.zeros((1, ZEROS), np.uint8)
+    np.savez_compressed(tmp_path / "a.npz", train=zeros[:, :1], images=zeros)
+    with (
+        little_memory(),
+        pytest.raises(ValueError, match=r"holds the arrays \['images', 'train'\]"),
+    ):
+        data.npz(tmp_path / "a.npz")
+
+
+@pytest.mark.parametrize(
+    ("packed", "unpacked", "fits"),
+    [
+        (196_000, 20_000 * 64 * 64, True),  # binary masks, packed 417 times
+        (26_000_000, 737_280 * 64 * 64, True),  # more of them, as of dSprites
+        (2**20, 2**30 + 1, False),
+        (2**24, 2**34, False),  # as far as Deflate goes
+    ],
+)
+def test_a_file_may_unpack_to_what_data_do(tmp_path, packed, unpacked, fits):
+    with (tmp_path / "a").open("wb") as file:
+        file.truncate(packed)
+    with nullcontext() if fits else pytest.raises(ValueError, match="or write it otherwise if"):
+        checks.require_expansion(tmp_path / "a", unpacked, "write it otherwise")
 
 
 @pytest.mark.parametrize(
@@ -141,3 +174,14 @@ def test_what_a_data_set_refuses_is_told_with_its_file(tmp_path, values, message
     np.save(tmp_path / "a.npy", values)
     with pytest.raises(ValueError, match=rf"a\.npy: {message}"):
         data.npy(tmp_path / "a.npy")
+
+
+def test_what_is_wrong_with_a_test_set_is_not_put_on_the_training_set(tmp_path):
+    np.save(tmp_path / "a.npy", [[1.0, 2.0]])
+    np.save(tmp_path / "b.npy", [[1.0, np.nan]])
+    with pytest.raises(ValueError, match=r"a\.npy and .*b\.npy: test holds 1 of 2"):
+        data.npy(tmp_path / "a.npy", tmp_path / "b.npy")
+    (tmp_path / "a.csv").write_text("1,2\n")
+    (tmp_path / "b.csv").write_text("1,2,3\n")
+    with pytest.raises(ValueError, match=r"a\.csv and .*b\.csv: test is .*\(1, 1, 3\)"):
+        data.series(tmp_path / "a.csv", tmp_path / "b.csv")

@@ -214,6 +214,26 @@ def test_images_are_cut_to_the_central_square_and_converted(tmp_path):
     assert (grey.train_labels, grey.num_classes, grey.shape) == (None, 0, (1, 2, 2))
 
 
+def test_a_bitmap_may_lack_the_header_of_its_file(tmp_path):
+    picture = pixels(4, 4, 3)
+    Image.fromarray(picture.numpy()).save(tmp_path / "a.bmp", format="DIB")
+    assert torch.equal(data.images(tmp_path, size=4).train[0], picture.permute(2, 0, 1))
+
+
+def test_an_image_of_another_format_is_to_be_converted(tmp_path):
+    Image.fromarray(pixels(4, 4, 3).numpy()).save(tmp_path / "a.jpg", format="PCX")
+    with pytest.raises(ValueError, match=r"a\.jpg .*none of BMP, .*, TIFF, WEBP: convert it"):
+        data.images(tmp_path, size=4)
+
+
+def test_a_size_may_be_an_integer_of_numpy(tmp_path):
+    save(tmp_path / "a.png", pixels(4, 4, 3))
+    cache, size = tmp_path / "cache", np.int64(4)
+    first = data.images(tmp_path, size=4, cache=cache).train
+    assert torch.equal(data.images(tmp_path, size=size, cache=cache).train, first)
+    assert len(list(cache.iterdir())) == 1
+
+
 def test_images_are_turned_upright(tmp_path):
     picture = pixels(4, 4, 3)
     exif = Image.Exif()

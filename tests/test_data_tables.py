@@ -8,7 +8,7 @@ import numpy as np
 import pyarrow as pa
 import pytest
 import torch
-from pyarrow import parquet
+from pyarrow import csv, parquet
 
 from scoresde import data
 
@@ -85,7 +85,7 @@ def test_ts_has_channels_and_classes(tmp_path):
         ("a.ts", ts("", extra="@timestamps true\n"), "declares '@timestamps true'"),
         ("a.ts", ts("", extra="@targetlabel true\n"), "declares '@targetlabel true'"),
         ("a.ts", ts("", classes="yes up"), "line '@classLabel yes up': write"),
-        ("a.ts", ts("1:up\n", classes="true up up"), r"classes=\('up', 'up'\) names one twice"),
+        ("a.ts", ts("1:up\n", classes="true up up"), "classes holds 'up' more than once"),
         ("a.ts", ts("1:up\n").replace("@data\n", "@data "), "line '@data 1:up': write @data alone"),
         ("a.ts", ts("1,2:up\n3,4:up:up\n"), "row 2 has 'up' at place 1"),
         ("a.ts", "@problemName a\n1,2\n", "line '1,2' before @data"),
@@ -110,6 +110,7 @@ def test_series_that_cannot_be_used_are_refused_by_file_and_row(tmp_path, name, 
         '"1.0","2.0"\n" 3 ",4e0\n',
         "a,b\n\n1,2\n  \n3,4",
         "NA-1,#2\n1,2\n3,4\n",
+        "na,k\n1,2\n3,4\n",  # sodium
     ],
 )
 def test_a_csv_file_is_read_however_it_is_written(tmp_path, content):
@@ -152,6 +153,8 @@ def test_labels_of_series_that_are_not_there_are_refused(tmp_path):
     train.write_text("1,2\n")
     with pytest.raises(ValueError, match=r"a\.csv, row 1 has 2 columns, and none at label=2"):
         data.series(train, label=2)
+    train.write_text("1,2\nup,3\n")
+    assert data.series(train, label=np.int64(0)).classes == ("1", "up")
     for label in ("class", 0.0, True):
         with pytest.raises(ValueError, match=rf"label={label!r} must be the position of a column"):
             data.series(train, label=label)
@@ -302,3 +305,28 @@ def test_a_csv_table_is_read_however_it_is_written(tmp_path, content):
 def test_numbers_may_be_names_if_they_are_named(tmp_path):
     (tmp_path / "a.csv").write_text("2019,2020\n1,2\n")
     assert data.table(tmp_path / "a.csv", columns=["2020", "2019"]).train.tolist() == [[2, 1]]
+    with pytest.raises(ValueError, match=r"a\.csv begins with the numbers \['2020'\]"):
+        data.table(tmp_path / "a.csv", label="2019")
+
+
+def test_numbers_beside_the_name_of_the_label_are_names(tmp_path):
+    (tmp_path / "a.csv").write_text("400,410,class\n1,2,up\n")
+    assert data.table(tmp_path / "a.csv", label="class").train.tolist() == [[1, 2]]
+
+
+def test_only_tables_that_are_wrong_are_read_on_one_thread(tmp_path, monkeypatch):
+    threads, read = [], csv.read_csv
+
+    def spy(path, options, *others):
+        threads.append(options.use_threads)
+        return read(path, options, *others)
+
+    monkeypatch.setattr(csv, "read_csv", spy)
+    (tmp_path / "a.csv").write_text("a,b\n" + "1,2\n" * 300_000)  # of two blocks
+    assert len(data.table(tmp_path / "a.csv", columns=["a", "b"]).train) == 300_000
+    assert threads == [True]
+    with (tmp_path / "a.csv").open("a") as file:
+        file.write("3\n")
+    with pytest.raises(ValueError, match=r"row 300001 has 1 columns, the header has 2: '3'"):
+        data.table(tmp_path / "a.csv")
+    assert threads == [True, True, False]

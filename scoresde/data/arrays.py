@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-import zipfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
+from zipfile import ZipFile
 
 import numpy as np
 import torch
@@ -34,7 +36,7 @@ def npy(train: str | Path, test: str | Path | None = None, *, levels: int | None
     """
     samples = _read_npy(Path(train))
     held_out = samples[:0] if test is None else _read_npy(Path(test))
-    with naming(train):
+    with naming(train, test):
         return Dataset(samples, held_out, levels=levels, name=Path(train).stem)
 
 
@@ -46,23 +48,11 @@ def npz(path: str | Path, *, levels: int | None = None, classes: tuple[str, ...]
     Raises:
         FileNotFoundError: there is no such file.
         ValueError: the file is damaged, holds objects, lacks `train` or has arrays of other names,
-            unpacks to far more than its size, or the data fail the checks of `Dataset`.
+            unpacks to more than 1 GiB and 256 times its size, or the data fail the checks of
+            `Dataset`.
     """
     path = Path(path)
-    try:
-        with path.open("rb") as file, NpzFile(file, allow_pickle=False) as archive:
-            for member in zipfile.ZipFile(file).infolist():
-                require_expansion(member.filename, member.compress_size, member.file_size)
-            found = {name: _tensor(archive[name]) for name in archive.files}
-    except FileNotFoundError:
-        raise
-    except Exception as error:  # a damaged file raises anything
-        raise _unreadable(path, "numpy.savez", error) from error
-    if "train" not in found or not set(found) <= set(_NAMES):
-        raise ValueError(
-            f"{path} holds the arrays {sorted(found)}: name them {', '.join(_NAMES)}; only train "
-            "is required"
-        )
+    found = _read_npz(path)
     train, train_labels = found["train"], found.get("train_labels")
     with naming(path):
         return Dataset(
@@ -77,12 +67,24 @@ def npz(path: str | Path, *, levels: int | None = None, classes: tuple[str, ...]
 
 
 def _read_npy(path: Path) -> Tensor:
-    try:
+    with _reading(path, "numpy.save"):
         return _tensor(np.lib.format.open_memmap(path, mode="c"))
-    except FileNotFoundError:
-        raise
-    except Exception as error:  # a damaged file raises anything
-        raise _unreadable(path, "numpy.save", error) from error
+
+
+def _read_npz(path: Path) -> dict[str, Tensor]:
+    with path.open("rb") as file:
+        with _reading(path, "numpy.savez"):
+            archive = NpzFile(file, allow_pickle=False)
+            size = sum(member.file_size for member in ZipFile(file).infolist())
+        names = archive.files
+        if "train" not in names or not set(names) <= set(_NAMES):
+            raise ValueError(
+                f"{path} holds the arrays {sorted(names)}: name them {', '.join(_NAMES)}; only "
+                "train is required"
+            )
+        require_expansion(path, size, "write it with numpy.savez")
+        with _reading(path, "numpy.savez"):
+            return {name: _tensor(archive[name]) for name in names}
 
 
 def _tensor(array: Any) -> Tensor:
@@ -98,8 +100,14 @@ def _tensor(array: Any) -> Tensor:
         return torch.from_numpy(array.astype(dtype, copy=False))
 
 
-def _unreadable(path: Path, writer: str, error: Exception) -> ValueError:
-    return ValueError(
-        f"{path} cannot be read ({error}): write it with {writer}, arrays of numbers only (objects "
-        "would need pickle, which runs code)"
-    )
+@contextmanager
+def _reading(path: Path, writer: str) -> Iterator[None]:
+    try:
+        yield
+    except FileNotFoundError:
+        raise
+    except Exception as error:  # a damaged file raises anything
+        raise ValueError(
+            f"{path} cannot be read ({error}): write it with {writer}, arrays of numbers only "
+            "(objects would need pickle, which runs code)"
+        ) from error

@@ -12,13 +12,15 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from scoresde.data.checks import require_counts
+from scoresde.data.checks import require_count
 from scoresde.data.dataset import Dataset
 from scoresde.data.folders import Reader, files, read_folder
 from scoresde.data.parts import read_parts
 
 _SUFFIXES = (".wav",)
 _MAX_RATIO = 2**20
+_UNKNOWN = 0x7FFFF000
+"""Writers to a pipe declare this many bytes of samples (SoX) or more, up to 2^32 - 1."""
 
 
 def audio(
@@ -57,9 +59,9 @@ def audio(
             other channels, sounds lie both in a folder and in its sub-folders, or the test sounds
             have other classes.
     """
-    require_counts(length=length, channels=channels, rate=1 if rate is None else rate)
+    length, channels = require_count("length", length), require_count("channels", channels)
     resample = rate is not None
-    rate = rate or _rate(Path(train), on_error)
+    rate = _rate(Path(train), on_error) if rate is None else require_count("rate", rate)
     reader = Reader(
         "sounds",
         _SUFFIXES,
@@ -122,7 +124,6 @@ def _decode(path: Path) -> tuple[int, np.ndarray]:
         _require_whole(path)
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", wavfile.WavFileWarning)  # chunks that are no sound
-            warnings.filterwarnings("error", "Reached EOF", wavfile.WavFileWarning)
             rate, wave = wavfile.read(path)
     except Exception as error:  # a damaged file raises anything
         raise ValueError(f"no whole WAV file: {error}") from error
@@ -140,7 +141,7 @@ def _decode(path: Path) -> tuple[int, np.ndarray]:
 def _require_whole(path: Path) -> None:
     """Raise ValueError where the file ends before its samples do, of which SciPy returns the rest.
 
-    A recorder that could not tell their number left it at 2^32 - 1: all that follows are samples.
+    A writer to a pipe cannot tell their number: there all that follows are samples.
     """
     found = set()
     with path.open("rb") as file:
@@ -148,7 +149,7 @@ def _require_whole(path: Path) -> None:
         while len(head := file.read(8)) == 8:
             name, size = head[:4], int.from_bytes(head[4:], order)
             left = path.stat().st_size - file.tell()
-            if name == b"data" and left < size < 2**32 - 1:
+            if name == b"data" and left < size < _UNKNOWN:
                 raise ValueError(f"it has {left} of its {size} bytes of samples")
             found.add(name)
             file.seek(size + size % 2, 1)

@@ -52,7 +52,7 @@ def _read_idx(folder: Path, name: str) -> Tensor:
     try:
         with gzip.open(path) if path.suffix == ".gz" else path.open("rb") as file:
             shape = _read_shape(path, file, rank)
-            require_expansion(path, path.stat().st_size, math.prod(shape))
+            require_expansion(path, math.prod(shape), "unpack it")
             content = bytearray(math.prod(shape))
             found = file.readinto(content)
             longer = bool(file.read(1))

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import operator
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -15,37 +17,49 @@ MAX_LEVELS = 2**16
 MAX_CLASSES = 2**16
 """More classes than this are named, or a label is wrong."""
 
-_EXPANSION = 64
-_SMALL = 2**26
-"""Bytes that a file may unpack to whatever its size, 64 MiB."""
+_EXPANSION = 256
+_SMALL = 2**30
+"""Bytes that a file may unpack to whatever its size, 1 GiB."""
 
 
 @contextmanager
-def naming(source: str | Path) -> Iterator[None]:
-    """Put the file or folder before what a data set made of it is refused for."""
+def naming(train: str | Path, test: str | Path | None = None) -> Iterator[None]:
+    """Put the sources before what a data set made of them is refused for, which says which part."""
     try:
         yield
     except ValueError as error:
+        source = train if test is None else f"{train} and {test}"
         raise ValueError(f"{source}: {error}") from error
 
 
-def require_expansion(source: str | Path, packed: int, unpacked: int) -> None:
-    """Raise ValueError if `packed` bytes declare far more than images and their like compress to.
+def require_expansion(path: Path, unpacked: int, remedy: str) -> None:
+    """Raise ValueError if a file declares more than 1 GiB and more than 256 times its own size.
 
-    Such a file is damaged, or made to fill the memory: up to 64 MiB, and 64 times the file, pass.
+    It is damaged, or made to fill the memory. Deflate packs up to 1032 times, and binary images by
+    some hundred times.
     """
+    packed = path.stat().st_size
     if unpacked > max(_SMALL, _EXPANSION * packed):
         raise ValueError(
-            f"{source} declares {unpacked} bytes in a file of {packed}, more than {_EXPANSION} "
-            "times as many: get it again, or unpack it if it is meant to be so"
+            f"{path} declares {unpacked} bytes in a file of {packed}, more than {_EXPANSION} "
+            f"times as many: get it again, or {remedy} if it is meant to be so"
         )
 
 
-def require_counts(**counts: int) -> None:
-    """Raise ValueError unless all arguments, given by name, are integers from 1 up."""
-    for name, value in counts.items():
-        if not isinstance(value, int) or isinstance(value, bool) or value < 1:
-            raise ValueError(f"{name}={value!r} must be a positive integer")
+def integer(value: Any) -> int | None:
+    """Return an integer, of NumPy as well, as an int, and None for anything else, bool included."""
+    try:
+        return None if isinstance(value, bool) else operator.index(value)
+    except TypeError:
+        return None
+
+
+def require_count(name: str, value: int) -> int:
+    """Return an argument as an int. Raise ValueError unless it is an integer from 1 up."""
+    count = integer(value)
+    if count is None or count < 1:
+        raise ValueError(f"{name}={value!r} must be a positive integer")
+    return count
 
 
 def require_level_count(levels: int) -> None:

@@ -27,7 +27,8 @@ def cifar10(folder: str | Path) -> Dataset:
     test_batch.bin is a label and the red, green and blue planes of an image; batches.meta.txt names
     the classes. Python (cifar-10-python.tar.gz): the same without .bin and .txt, in pickles. These
     are read without running code, in memory bounded by their size: a pickle that asks for more than
-    NumPy's arrays is refused.
+    NumPy's arrays is refused, and so are batches that Python 3 pickled anew (`npz` reads arrays
+    that are your own).
     Krizhevsky 2009, "Learning Multiple Layers of Features from Tiny Images".
 
     Raises:
@@ -129,7 +130,6 @@ class _Array:
 
 _GLOBALS = {
     ("numpy.core.multiarray", "_reconstruct"): _Array,
-    ("numpy._core.multiarray", "_reconstruct"): _Array,  # from NumPy 2 on
     ("numpy", "ndarray"): _Array,
     ("numpy", "dtype"): _Dtype,
 }

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from dataclasses import dataclass, replace
 
 import torch
@@ -33,7 +34,7 @@ class Dataset:
     Raises:
         ValueError: wrong rank, shapes or dtypes that differ, floats where integers were declared or
             the reverse, values outside 0..levels-1, values that are not finite, labels that do not
-            match their samples or their classes.
+            match their samples or their classes, two classes of one name.
     """
 
     train: Tensor
@@ -86,8 +87,12 @@ class Dataset:
                 f"train_labels and test_labels reach {used - 1}: number the classes 0, 1, ... as "
                 "there are some, or name them all by classes"
             )
-        if len(set(self.classes)) < len(self.classes):
-            raise ValueError(f"classes={self.classes} names one twice: name each once")
+        twice = next((name for name, n in Counter(self.classes).items() if n > 1), None)
+        if twice is not None:
+            raise ValueError(
+                f"classes holds {twice!r} more than once: tell them apart, for samples are drawn "
+                "by these names"
+            )
         classes = tuple(self.classes) or tuple(str(k) for k in range(used))
         require_known_labels("train_labels", self.train_labels, len(classes))
         require_known_labels("test_labels", self.test_labels, len(classes))

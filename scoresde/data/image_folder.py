@@ -10,13 +10,13 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from scoresde.data.checks import require_counts
+from scoresde.data.checks import require_count
 from scoresde.data.dataset import Dataset
 from scoresde.data.folders import Reader, read_folder
 from scoresde.data.parts import read_parts
 
 _SUFFIXES = (".bmp", ".gif", ".jpeg", ".jpg", ".png", ".ppm", ".tif", ".tiff", ".webp")
-_FORMATS = ("BMP", "GIF", "JPEG", "PNG", "PPM", "TIFF", "WEBP")  # whatever a file is called
+_FORMATS = ("BMP", "DIB", "GIF", "JPEG", "PNG", "PPM", "TIFF", "WEBP")  # whatever a file is called
 
 
 def images(
@@ -52,7 +52,7 @@ def images(
         ValueError: an argument is out of range, an image cannot be read (or none can), images lie
             both in a folder and in its sub-folders, or the test images have other classes.
     """
-    require_counts(size=size)
+    size = require_count("size", size)
     if channels not in (1, 3):
         raise ValueError(f"channels={channels} must be 1 (grey) or 3 (RGB)")
     reader = Reader(
@@ -70,7 +70,7 @@ def images(
 
 def _read_image(path: Path, size: int, channels: int) -> Tensor:
     try:
-        from PIL import Image, ImageOps
+        from PIL import Image, ImageOps, UnidentifiedImageError
     except ImportError as error:
         raise ImportError("images needs Pillow: pip install 'scoresde[data]'") from error
     try:
@@ -79,6 +79,8 @@ def _read_image(path: Path, size: int, channels: int) -> Tensor:
             if file.mode.startswith(("I", "F")):
                 raise ValueError(f"mode {file.mode} has more than 8 bits a channel")
             image = ImageOps.exif_transpose(file).convert("RGB" if channels == 3 else "L")
+    except UnidentifiedImageError as error:
+        raise ValueError(f"it is none of {', '.join(_FORMATS)}: convert it to one") from error
     except Exception as error:  # a damaged file makes decoders raise anything
         raise ValueError(str(error)) from error
     side = min(image.size)

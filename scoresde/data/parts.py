@@ -53,7 +53,7 @@ def read_parts(
             "same classes"
         )
     classes = first.classes or tuple(sorted(known))
-    with naming(train):
+    with naming(train, test):
         return Dataset(
             first.samples,
             second.samples,

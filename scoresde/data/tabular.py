@@ -53,7 +53,8 @@ def table(
 def _names_of_columns(path: Path, label: str | None) -> list[str]:
     names = [name for name in _read(path).column_names if name != label]
     counted = [str(k) for k in range(len(names))]  # as pandas names them
-    if path.suffix.lower() == ".csv" and names != counted and all(map(_is_number, names)):
+    unnamed = names != counted and all(map(_is_number, names))
+    if path.suffix.lower() == ".csv" and unnamed and (label is None or _is_number(label)):
         raise ValueError(
             f"{path} begins with the numbers {reprlib.repr(names)} where the names of the columns "
             "should be: put a row of names before them, or pass columns= if they are names"
@@ -88,7 +89,7 @@ def _read(path: Path) -> Any:
     raise ValueError(f"{path} is no .csv or .parquet file")
 
 
-def _read_csv(path: Path) -> Any:
+def _read_csv(path: Path, use_threads: bool = True) -> Any:
     import pyarrow
     from pyarrow import csv
 
@@ -101,12 +102,14 @@ def _read_csv(path: Path) -> Any:
     try:
         return csv.read_csv(
             path,
-            csv.ReadOptions(use_threads=False),  # or else rows have no numbers
+            csv.ReadOptions(use_threads=use_threads),
             csv.ParseOptions(invalid_row_handler=note),
             # empty text is missing, as an empty number is
             csv.ConvertOptions(strings_can_be_null=True),
         )
     except pyarrow.ArrowInvalid as error:
+        if use_threads:
+            return _read_csv(path, use_threads=False)  # which counts rows
         if not ragged:
             raise
         row = ragged[0]

@@ -12,6 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from scoresde.data.checks import integer
 from scoresde.data.dataset import Dataset
 from scoresde.data.parts import Part, read_parts
 
@@ -43,9 +44,10 @@ def series(
             several lengths, a first row that counts 0, 1, 2, ... as headers do, or a class that the
             header does not list, with file and row; time stamps; a test set with other classes.
     """
-    if label is not None and (not isinstance(label, int) or isinstance(label, bool)):
+    position = integer(label)
+    if label is not None and position is None:
         raise ValueError(f"label={label!r} must be the position of a column, such as 0 or -1")
-    return read_parts(partial(_read, label=label), train, test)
+    return read_parts(partial(_read, label=position), train, test)
 
 
 def _read(path: Path, label: int | None) -> Part:
@@ -140,11 +142,12 @@ def _ts_header(path: Path, lines: Iterator[str]) -> tuple[str, ...] | None:
 
 
 def _is_header(row: Sequence[str], label: int | None) -> bool:
-    """Return whether a row holds names: no number, and not what stands for a missing one."""
+    """Return whether a row holds a name, and no number: a name may be NA, but not all of them."""
     values = [value.strip().lower() for value in row]
     if label is not None and -len(row) <= label < len(row):
         values.pop(label)
-    return any(values) and not any(_is_number(v) or v in _MISSING for v in values)
+    named = any(v and v not in _MISSING for v in values)
+    return named and not any(map(_is_number, values))
 
 
 def _numbers(values: Sequence[str], where: str, hint: str = "") -> np.ndarray:
