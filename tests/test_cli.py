@@ -331,7 +331,10 @@ def interrupted(monkeypatch):
 
         monkeypatch.setattr(run, "batches", stream)
 
-    return interrupt
+    # a process in the background may have been started without one
+    former = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield interrupt
+    signal.signal(signal.SIGINT, former)
 
 
 def test_ctrl_c_keeps_the_run_and_says_so(scoresde, tmp_path, interrupted, capsys):
