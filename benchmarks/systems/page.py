@@ -28,9 +28,9 @@ def page(results: Sequence[Result], stick: Yardstick) -> str:
         f"images, on the features of the {of.network}. As many training data against the same test "
         "images say what a perfect model would have.",
         "## Frechet distance",
-        table(head, _lines(results, floor, "frechet", 1.0)),
-        "## KID, in thousandths",
-        table(head, _lines(results, floor, "kid", 1e3)),
+        table(head, _lines(results, floor, "frechet")),
+        "## KID",
+        table(head, _lines(results, floor, "kid")),
         "## Bits per dimension",
         "Of test images: by the variational bound of a chain, by the flow of a score SDE.",
         table(["", "bits/dim", "images"], _bits(results)),
@@ -49,12 +49,10 @@ def as_json(results: Sequence[Result], stick: Yardstick) -> str:
     return json.dumps({"training data": plain(stick.floor), "systems": each}, indent=1) + "\n"
 
 
-def _lines(
-    results: Sequence[Result], floor: Cell, metric: str, scale: float
-) -> Iterator[list[str]]:
+def _lines(results: Sequence[Result], floor: Cell, metric: str) -> Iterator[list[str]]:
     def told(cell: Cell) -> str:
         found: Estimate = getattr(cell, metric)
-        return f"{scale * found.value:.2f} ± {scale * found.stderr:.2f}"
+        return f"{found.value:.1f} ± {found.stderr:.1f}"
 
     for result in results:
         yield [SYSTEMS[result.name].title, *map(told, result.cells)]
