@@ -20,18 +20,18 @@ def page(results: Sequence[Result], stick: Yardstick) -> str:
     of = one.cells[0].frechet
     head = ["", *(f"{c.sampler}, {c.calls}" for c in one.cells)]
     parts = [
-        "# Founding systems",
+        "## Measured",
         "Written by `python -m benchmarks.systems`: Fashion-MNIST, each system from its file in "
         f"`configs/`, trained for {one.steps} steps of {one.batch} images by one network, of "
         f"{sizes} parameters. Samples by its own sampler, respaced, and by the default solver, of "
         f"at most so many network calls each: {of.samples} of them against {of.reference} test "
         f"images, on the features of the {of.network}. As many training data against the same test "
         "images say what a perfect model would have.",
-        "## Frechet distance",
+        "### Frechet distance",
         table(head, _lines(results, floor, "frechet")),
-        "## KID",
+        "### KID",
         table(head, _lines(results, floor, "kid")),
-        "## Bits per dimension",
+        "### Bits per dimension",
         "Of test images: by the variational bound of a chain, by the flow of a score SDE.",
         table(["", "bits/dim", "images"], _bits(results)),
     ]
