@@ -10,17 +10,9 @@ from scoresde.config import Config, read
 
 
 def get_config() -> Config:
-    config = read(Path(__file__).with_name("fashion_base.py"))
+    config = read(Path(__file__).with_name("ddpm_fashion.py"))
     config.sde = "CosineBetas(n=4000)"
-    config.net = config.net.removesuffix(")") + ", time_scale=0.25)"
-    config.predicts = "eps"
-    config.time_input = "feed_index"
+    config.net = config.net.replace("time_scale=1.0", "time_scale=0.25")
     config.objective = "Hybrid()"
-    config.train.dequantise = False
     config.sample.solver = "LearnedAncestral()"
-    config.sample.grid = "Respaced()"
-    config.sample.steps = 1000
-    config.sample.clip = True
-    config.likelihood.method = "vlb"
-    config.likelihood.clip = True
     return config

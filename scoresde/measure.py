@@ -47,12 +47,13 @@ def measure_all(run: Run, x: Tensor, folder: Path, seed: int = 0) -> Columns | N
     processes of torchrun; None in one that finds others still at work (`survey`).
     """
     chosen = run.config.likelihood
-    bound = {"method", "levels"} | ({"clip"} if chosen.clip else set())
-    others = {*bound, "clip", "batch_size"}
-    wanted = set(chosen) - others if chosen.method == "flow" else bound
-    settings = {
-        **{k: v for k, v in chosen.items() if k in wanted},
-        **({} if chosen.method == "flow" else {"of_levels": run.of_levels}),
+    bound = ("method", "levels", "clip")
+    if chosen.method == "flow":
+        settings = {k: v for k, v in chosen.items() if k not in (*bound, "batch_size")}
+    else:
+        # a model that is not clipped has the settings of before there was a choice
+        settings = {k: chosen[k] for k in bound if chosen[k]} | {"of_levels": run.of_levels}
+    settings |= {
         "data": run.config.data,
         "data_seed": run.config.seed,  # of the noise that dequantises
         "model": fingerprint(run.model),

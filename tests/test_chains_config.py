@@ -120,14 +120,10 @@ def test_bounds_may_be_of_the_model_that_is_kept_in_the_range_of_grey_levels(met
 def test_bounds_of_spread_grey_levels_keep_to_the_edges_of_their_bins():
     settings = settings_of(SIMPLE)
     settings.train.dequantise, settings.likelihood.clip = True, True
-    model = clipped(*_clipping(settings, "likelihood"))
-    ends = run.build_run(settings).transform.embed(torch.tensor([[-0.5], [16.5]])).flatten()
-    assert [model.low, model.high] == pytest.approx(ends.tolist())
-
-
-def _clipping(settings, section):
     built = run.build_run(settings)
-    return built.model, settings, section, built.transform, built.data.shape
+    model = clipped(built.model, settings, "likelihood", built.transform, built.data.shape)
+    ends = built.transform.embed(torch.tensor([[-0.5], [16.5]])).flatten()
+    assert [model.low, model.high] == pytest.approx(ends.tolist())
 
 
 @pytest.mark.parametrize("section", ["sample", "likelihood"])

@@ -4,6 +4,7 @@ import math
 
 import pytest
 import torch
+from nets_helpers import rouse
 from torch import nn
 from torch.func import grad
 from torch.nn.functional import gelu
@@ -19,13 +20,6 @@ TINY = {"width": 24, "depth": 2, "heads": 2}
 @pytest.fixture(autouse=True)
 def _seed():
     torch.manual_seed(0)
-
-
-def rouse(layer):
-    """Give every parameter a value of its own, in float64."""
-    for parameter in layer.parameters():
-        parameter.data.normal_(std=0.3)
-    return layer.double()
 
 
 @pytest.mark.parametrize(

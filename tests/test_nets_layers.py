@@ -7,6 +7,7 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from nets_helpers import rouse
 from scipy import signal
 from torch.nn.functional import silu
 
@@ -18,13 +19,6 @@ from scoresde.nets.layers import Attention, GroupNorm, Resample
 @pytest.fixture(autouse=True)
 def _seed():
     torch.manual_seed(0)
-
-
-def rouse(layer):
-    """Give every parameter a value of its own, in float64."""
-    for parameter in layer.parameters():
-        parameter.data.normal_(std=0.3)
-    return layer.double()
 
 
 @pytest.mark.parametrize("heads", [1, 2])

@@ -5,6 +5,7 @@ from itertools import pairwise
 
 import pytest
 import torch
+from nets_helpers import rouse
 from torch.nn.functional import silu
 
 from scoresde.nets import UNet
@@ -16,13 +17,6 @@ SIZES = {"dims": 1, "width": 8, "multipliers": (1, 2, 1), "blocks": 1, "attentio
 @pytest.fixture(autouse=True)
 def _seed():
     torch.manual_seed(0)
-
-
-def rouse(layer):
-    """Give every parameter a value of its own, in float64."""
-    for parameter in layer.parameters():
-        parameter.data.normal_(std=0.3)
-    return layer.double()
 
 
 def seen(net):

@@ -4,6 +4,7 @@ from functools import partial
 
 import pytest
 import torch
+from nets_helpers import rouse
 from torch import nn
 from torch.nn.functional import avg_pool2d, elu, max_pool2d, pad
 
@@ -26,13 +27,6 @@ ROW = torch.tensor([0])
 @pytest.fixture(autouse=True)
 def _seed():
     torch.manual_seed(0)
-
-
-def rouse(layer):
-    """Give every parameter a value of its own, in float64."""
-    for parameter in layer.parameters():
-        parameter.data.normal_(std=0.3)
-    return layer.double()
 
 
 def randn(*shape):

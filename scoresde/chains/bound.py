@@ -121,8 +121,9 @@ def vlb(
             rates, widths = _some(*asked, noise.fold(0), n)
         else:
             rates, widths = _all(*asked, noise.fold(0))
-        diffusion = _sum(-rates, widths)
-        if n is None and len(levels) < _CLOSE:
+        if n is not None or len(levels) >= _CLOSE:
+            diffusion = _sum(-rates, widths)
+        else:
             again, _ = _all(*asked, noise.fold(3))
             error = 0.5 * ((rates - again).square() @ widths.square()).sqrt()
             rates = 0.5 * (rates + again)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+from functools import partial
 from pathlib import Path
 
 import torch
@@ -147,13 +148,15 @@ def classifier_features(
     """
     if keep is not None and keep.is_dir():
         raise ValueError(f"keep={keep} is a folder; name a file in it")
-    kept = None if keep is None else _read(keep, x, labels, epochs, seed)
-    if kept is not None:
-        return kept.to(device).features()
-    network = train_classifier(x, labels, epochs=epochs, seed=seed, device=device)
-    if keep is not None:
-        _write(keep, network, _origin(x, labels, epochs, seed))
-    return network.features()
+    train = partial(train_classifier, x, labels, epochs=epochs, seed=seed, device=device)
+    if keep is None:
+        return train().features()
+    origin = _origin(x, labels, epochs, seed)
+    network = _read(keep, ConvNet(x.shape[1:], int(labels.max()) + 1), origin)
+    if network is None:
+        network = train()
+        _write(keep, network, origin)
+    return network.to(device).features()
 
 
 def _origin(x: Tensor, labels: Tensor, epochs: int, seed: int) -> dict[str, str]:
@@ -163,16 +166,15 @@ def _origin(x: Tensor, labels: Tensor, epochs: int, seed: int) -> dict[str, str]
     return {"data": digest.hexdigest(), "epochs": str(epochs), "seed": str(seed)}
 
 
-def _read(path: Path, x: Tensor, labels: Tensor, epochs: int, seed: int) -> ConvNet | None:
-    """Return the classifier of a file, or None where it is not whole, or of another origin."""
-    network = ConvNet(x.shape[1:], int(labels.max()) + 1)
+def _read(path: Path, network: ConvNet, origin: dict[str, str]) -> ConvNet | None:
+    """Return a network with a file's weights, or None where these are not whole, or of others."""
     try:
         with safe_open(path, "pt") as file:
             told = file.metadata() or {}
         network.load_state_dict(load_file(path))
     except (OSError, SafetensorError, RuntimeError):
         return None
-    if told != _origin(x, labels, epochs, seed) | {"weights": weights_hash(network)}:
+    if told != origin | {"weights": weights_hash(network)}:
         return None
     return network.eval().requires_grad_(False)
 
