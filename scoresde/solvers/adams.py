@@ -47,9 +47,10 @@ class AdamsPC(Solver):
     does well on mixtures of Gaussians from 2 to 512 dimensions.
 
     Old values far in lam from where a step ends say little of it, and are left out: the second of
-    a line beyond 2.5, those of a curve beyond 1.5. Long steps are so of lower order, and do not
+    a line beyond 3.5, those of a curve beyond 1.5. Long steps are so of lower order, and do not
     carry a learned network's wiggles far. Distance in u would not do: it shrinks towards alpha = 0,
-    where steps grow, and a curve through values on growing steps magnifies their wiggles.
+    where steps grow, and a curve through values on growing steps magnifies their wiggles; those of
+    a network of eps rise as 1 / alpha besides.
 
     Attributes:
         order: nodes of the predictor, from 1 to 4. The corrector lifts the order of the error to
@@ -163,9 +164,9 @@ def _of_near(
     angles: tuple[Scalar, ...],
 ) -> tuple[Scalar, ...]:
     """Return the weights of the newest angle and of those within reach of `end`; 0 for others."""
-    at = _log_tan(end, _NONE)
+    at = _log_tan(end, _FINE, _LEAST)
     near: list[Any] = [
-        abs(_log_tan(angle, _NONE) - at) <= reach
+        abs(_log_tan(angle, _FINE, _LEAST) - at) <= reach
         for angle, reach in zip(angles[1:], _REACH, strict=False)
     ]
     if not isinstance(end, Tensor):
@@ -185,11 +186,11 @@ def _quadrature(start: Scalar, stop: Scalar) -> list[tuple[Scalar, Scalar]]:
 
 
 def _coordinate(phi: Scalar) -> Scalar:
-    return _log_tan(phi, _BEND)
+    return _log_tan(phi, _BEND, _BEND)
 
 
-def _log_tan(phi: Scalar, bend: float) -> Scalar:
-    return log((sin(phi) + bend) / (cos(phi) + bend))
+def _log_tan(phi: Scalar, low: float, high: float) -> Scalar:
+    return log((sin(phi) + low) / (cos(phi) + high))
 
 
 def _lagrange(u: Scalar, j: int, nodes: tuple[Scalar, ...]) -> Scalar:
@@ -208,10 +209,11 @@ def _scaled(weights: tuple[Scalar, ...], terms: tuple[Term, ...]) -> list[Term]:
 _SHARE = 1.0 / 3.0
 
 # how far back, in lam, the values of v are of use that are older than the newest
-_REACH = (2.5, 1.5, 1.5)
+_REACH = (3.5, 1.5, 1.5)
 
 # sines and cosines below this count as 0 in u; there v is a polynomial in sigma, or in alpha
 _BEND = 0.1
 
-# and in lam, that it may be finite: less than sigma or alpha is at the ends of a common grid
-_NONE = 0.01
+# And in lam, that it may be finite. Noise finer than this is all alike. Of alpha only the rounding
+# of a right angle counts as 0: towards it an eps or score network's error in v grows as 1 / alpha.
+_FINE, _LEAST = 0.01, 1e-6
