@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from typing import Any
 
 import pytest
 import torch
@@ -26,6 +27,11 @@ settings.register_profile("fresh", deadline=None, database=None, print_blob=True
 settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "fixed"))
 
 torch.set_num_threads(1)
+
+
+def slow(*values: Any, id: str | None = None) -> Any:
+    """Mark one of a test's parameters: `make test-all` runs it."""
+    return pytest.param(*values, marks=pytest.mark.slow, id=id)
 
 
 def pytest_runtest_setup(item: pytest.Item) -> None:

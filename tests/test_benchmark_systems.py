@@ -54,10 +54,14 @@ def test_a_system_is_trained_and_measured_and_gone_on_with(name, folder, monkeyp
     assert f"| {systems.SYSTEMS[name].title} |" in text
     assert kept["systems"][0]["cells"][0]["kid"]["value"] == result.cells[0].kid.value
     # nothing is drawn or trained anew
-    monkeypatch.setattr(systems, "draw", None)
-    monkeypatch.setattr(convnet, "train_classifier", None)
+    for module, name_of in ((systems, "draw"), (convnet, "train_classifier")):
+        monkeypatch.setattr(module, name_of, refuse)
     again = systems.yardstick(idx("data/fashion-mnist"), folder, 20)
     assert systems.measure(name, again, folder, **small) == result
+
+
+def refuse(*args, **kwargs):
+    raise AssertionError("was kept, and is not made anew")
 
 
 def test_langevin_dynamics_keep_to_the_calls_with_the_step_of_technique_4():

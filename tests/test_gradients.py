@@ -9,7 +9,7 @@ from typing import get_args
 
 import pytest
 import torch
-from conftest import PROCESSES
+from conftest import PROCESSES, slow
 from solver_examples import DETERMINISTIC, FIXED, Curve, label, model_on, normal
 from test_likelihood import TrueMarginal, points, triple
 from torch import Tensor, nn
@@ -254,7 +254,7 @@ def peak(way: Gradient, steps: int, likelihood: bool) -> int:
 
 @pytest.mark.parametrize(
     "likelihood",
-    [pytest.param(False, id="sample"), pytest.param(True, id="likelihood", marks=pytest.mark.slow)],
+    [pytest.param(False, id="sample"), slow(True, id="likelihood")],
 )
 def test_memory_against_the_number_of_steps(likelihood):
     found = {way: [peak(way, n, likelihood) for n in (16, 64, 256)] for way in WAYS}

@@ -7,12 +7,18 @@ from pathlib import Path
 
 import nbformat
 import pytest
+from conftest import slow
 
 RUN = runpy.run_path(str(Path(__file__).parents[1] / "notebooks/run.py"))
 EVERY = pytest.mark.parametrize("path", RUN["NOTEBOOKS"], ids=lambda path: path.stem)
+LONG = {"likelihood"}
 
 
-@EVERY
+@pytest.mark.parametrize(
+    "path",
+    [slow(p) if p.stem in LONG else p for p in RUN["NOTEBOOKS"]],
+    ids=lambda path: path.stem,
+)
 def test_notebook_runs(path):
     kept = nbformat.read(path, as_version=4)
     made = RUN["execute"](path)

@@ -8,6 +8,7 @@ from itertools import pairwise
 
 import pytest
 import torch
+from conftest import slow
 from solver_examples import FIXED, SOLVERS, GivenNoise, label, model_on, normal, steps_of
 from torch import nn
 
@@ -107,7 +108,7 @@ QUICK = (
 
 @pytest.mark.parametrize(
     "solver",
-    [s if s in QUICK else pytest.param(s, marks=pytest.mark.slow) for s in FIXED],
+    [s if s in QUICK else slow(s) for s in FIXED],
     ids=label,
 )
 def test_a_compiled_step_is_the_step(solver):
