@@ -15,6 +15,7 @@ from torch import Tensor
 
 from scoresde.denoiser import BaseDenoiser, Prediction
 from scoresde.sde import CLEAN, SDE, Level
+from scoresde.tensors import Scalar
 
 
 class GaussianMixture:
@@ -110,20 +111,21 @@ class GaussianMixture:
         """Return the exact denoiser of this data under a process."""
         return ExactDenoiser(self, sde, data_std)
 
-    def _project(self, x: Tensor, level: Level) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-        # alpha and sigma (b, 1, 1), variances of x_t along the axes (b, K, D), and its coordinates
+    def _project(self, x: Tensor, level: Level) -> tuple[Scalar, Scalar, Tensor, Tensor]:
+        # alpha and sigma, numbers or (B, 1, 1), and along the axes the variances of x_t (*, K, D)
+        # and its coordinates (B, K, D)
         flat = x.flatten(1)
         if flat.shape[1] != self.means.shape[1]:
             raise ValueError(
                 f"x: samples of {flat.shape[1]} numbers, of a law over R^{self.means.shape[1]}"
             )
         a, s = (
-            v.reshape(-1, 1, 1).to(x.dtype) if isinstance(v, Tensor) else x.new_full((1, 1, 1), v)
+            v.reshape(-1, 1, 1).to(x.dtype) if isinstance(v, Tensor) else v
             for v in (level.alpha, level.sigma)
         )
         variances = a * a * self.variances.to(x) + s * s
         offset = flat[:, None] - a * self.means.to(x)
-        return a, s, variances, torch.einsum("kji,bkj->bki", self.axes.to(x), offset)
+        return a, s, variances, _each_by(offset, self.axes.to(x))
 
     def _log_joint(self, variances: Tensor, coordinates: Tensor) -> Tensor:
         each = coordinates * coordinates / variances + (2 * math.pi * variances).log()
@@ -175,7 +177,7 @@ class Gaussian(GaussianMixture):
         _, _, before, coordinates = self._project(x, here)
         alpha, _, after, _ = self._project(x, there)
         moved = coordinates * (after / before).sqrt()
-        out = alpha * self.means.to(x) + torch.einsum("kij,bkj->bki", self.axes.to(x), moved)
+        out = alpha * self.means.to(x) + _each_by(moved, self.axes.to(x).mT)
         return out.reshape(x.shape)
 
     def reverse(self, x: Tensor, here: Level, there: Level, z: Tensor) -> Tensor:
@@ -193,7 +195,7 @@ class Gaussian(GaussianMixture):
         kept = scale * sigma_u
         std = ((sigma_t - kept) * (sigma_t + kept) * after / before).sqrt()
         drawn = scale * after / before * coordinates + std * z.flatten(1)[:, None]
-        out = alpha_u * self.means.to(x) + torch.einsum("kij,bkj->bki", self.axes.to(x), drawn)
+        out = alpha_u * self.means.to(x) + _each_by(drawn, self.axes.to(x).mT)
         return out.reshape(x.shape)
 
 
@@ -215,11 +217,15 @@ class ExactDenoiser(BaseDenoiser):
     def forward(self, x: Tensor, level: Level, **cond: Any) -> Prediction:
         data = self.data
         alpha, sigma, variances, coordinates = data._project(x, level)
-        share = data._log_joint(variances, coordinates).softmax(1)[..., None]
-        # v = alpha eps - sigma x0, where both are linear in the coordinates: no difference of
-        # like terms at any level, unlike eps from x0 or x0 from eps
-        white = coordinates / variances
-        eps, x0 = sigma * white, alpha * data.variances.to(x) * white
-        turned = torch.einsum("kij,bkj->bki", data.axes.to(x), alpha * eps - sigma * x0)
-        v = (share * (turned - sigma * data.means.to(x))).sum(1)
-        return Prediction.of("v", x, v.reshape(x.shape), level.like(x), self.sde)
+        # v = alpha eps - sigma x0, where eps is sigma and x0 is alpha c^2 of the whitened state: no
+        # difference of like terms at any level, unlike eps from x0 or x0 from eps
+        along = (alpha * sigma) * (1.0 - data.variances.to(x)) * (coordinates / variances)
+        each = _each_by(along, data.axes.to(x).mT) - sigma * data.means.to(x)
+        if len(data.weights) > 1:
+            each = data._log_joint(variances, coordinates).softmax(1)[..., None] * each
+        return Prediction.of("v", x, each.sum(1).reshape(x.shape), level.like(x), self.sde)
+
+
+def _each_by(vectors: Tensor, matrices: Tensor) -> Tensor:
+    """Return the row vectors (B, K, D) times the K matrices (K, D, D)."""
+    return (vectors.transpose(0, 1) @ matrices).transpose(0, 1)

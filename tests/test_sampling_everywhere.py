@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import re
 from dataclasses import replace
-from itertools import pairwise
+from itertools import cycle, pairwise
 
 import pytest
 import torch
-from conftest import slow
+from conftest import PROCESSES, slow
 from solver_examples import FIXED, SOLVERS, GivenNoise, label, model_on, normal, steps_of
 from torch import nn
 
@@ -59,11 +59,12 @@ def test_every_solver_is_finite_on_every_process_or_refuses_it_at_the_start(solv
 
 @pytest.mark.slow
 @pytest.mark.parametrize("solver", FIXED, ids=label)
-def test_every_number_of_steps_up_to_fifty_is_finite(solver, sde):
-    sde = replace(sde, T=0.99) if refusal(solver, sde) else sde
-    for steps in range(1, 51):
+def test_every_number_of_steps_up_to_fifty_is_finite(solver):
+    # the processes take turns
+    for steps, sde in zip(range(1, 51), cycle(PROCESSES.values()), strict=False):
+        taken = replace(sde, T=0.99) if refusal(solver, sde) else sde
         for dtype in (torch.bfloat16, torch.float32):
-            assert is_finite(solver, sde, dtype, steps)
+            assert is_finite(solver, taken, dtype, steps), f"{steps} steps on {taken}"
 
 
 @pytest.mark.parametrize("solver", FIXED, ids=label)
