@@ -41,7 +41,7 @@ def test_split_keeps_every_sample_once_and_the_proportions_of_the_classes():
 def test_dataset_describes_itself():
     x = torch.zeros(3, 1, 8, 8, dtype=torch.uint8)
     labels = torch.tensor([0, 2, 1], dtype=torch.uint8)
-    dataset = Dataset(x, x[:1], labels, labels[:1], levels=17, name="tiny")
+    dataset = Dataset(x, x[:1], labels, labels[:1], levels=np.int64(17), name="tiny")
     assert (
         repr(dataset) == "Dataset('tiny': 3 train, 1 test, shape (1, 8, 8), 17 levels, 3 classes)"
     )

@@ -5,6 +5,7 @@ from __future__ import annotations
 import operator
 from collections.abc import Iterator
 from contextlib import contextmanager
+from numbers import Integral
 from pathlib import Path
 from typing import Any
 
@@ -64,7 +65,7 @@ def require_count(name: str, value: int) -> int:
 
 def require_level_count(levels: int) -> None:
     """Raise ValueError unless `levels` is a number of grey levels: an int in 2..65536."""
-    if not isinstance(levels, int) or not 2 <= levels <= MAX_LEVELS:
+    if not isinstance(levels, Integral) or not 2 <= levels <= MAX_LEVELS:
         raise ValueError(
             f"levels={levels!r} is not a number of grey levels: give an int in 2..{MAX_LEVELS} "
             "(256 for 8-bit images), or None for continuous data"
