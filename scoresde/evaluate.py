@@ -96,6 +96,9 @@ def evaluate(
 ) -> Evaluation:
     """Draw samples of a run, and compare them, and as many training data, with its test data.
 
+    A conditional run draws the classes of the very training data that are compared beside its
+    samples, so that both have the proportions of the data.
+
     Args:
         run: a trained run.
         n: samples, no more than training data; as many as there are test data by default, at most
@@ -129,7 +132,9 @@ def evaluate(
     reference = embed(_some(data.test, len(data.test), seed))
     # before any sample is drawn, so that what cannot be measured is refused soon
     train = _measure(names, embed(_some(data.train, n, seed)), reference, seed)
-    drawn, nfe = draw(run.trained(), n, seed)
+    labels = data.train_labels if run.config.conditional else None
+    told = None if labels is None else _some(labels, n, seed).tolist()
+    drawn, nfe = draw(run.trained(), n, seed, labels=told)
     samples = _measure(names, embed(_some(drawn, n, seed)), reference, seed)
     return Evaluation(samples, train, nfe)
 
