@@ -142,7 +142,7 @@ def _sample(flags: Any) -> None:
 def _likelihood(flags: Any) -> None:
     from scoresde.atomic import replace
     from scoresde.likelihood import save_columns, summary
-    from scoresde.measure import measure_all
+    from scoresde.measure import law, measure_all
     from scoresde.report import require
     from scoresde.run import load_run
 
@@ -155,7 +155,7 @@ def _likelihood(flags: Any) -> None:
         print("done with this process's share; the last one to finish writes the results")
         return
     save_columns(folder / f"likelihood.{flags.format}", columns)
-    text = json.dumps(summary(columns), indent=2)
+    text = json.dumps({"law": law(run)} | summary(columns), indent=2)
     replace(folder / "likelihood.json", text + os.linesep)
     print(text)
 

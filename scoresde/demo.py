@@ -112,7 +112,7 @@ def _draw(run: Run, classifier: ConfidentShare, way: str, solver: Solver, steps:
 
 def _measure(run: Run) -> Bits:
     generator = torch.Generator().manual_seed(run.config.seed)
-    pixels = run.data.test
+    pixels = run.data.test[run.order]  # beside the classes of these, if they are told
     order = torch.rand(pixels.flatten(1).shape, generator=generator).argsort(1)
     shuffled = pixels.flatten(1).gather(1, order).reshape(pixels.shape)
     levels = run.transform.levels or 256

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -15,6 +17,7 @@ from scoresde import config as configs
 from scoresde.analytic import Gaussian
 from scoresde.chains import ChainDecoder, LearnedVariance, vlb
 from scoresde.chains.ladder import require_ladder
+from scoresde.data import Dataset
 from scoresde.likelihood import (
     Columns,
     ControlVariate,
@@ -34,17 +37,21 @@ from scoresde.run import Run
 
 
 def measure(run: Run, x: Tensor, seed: int = 0) -> list[LogLikelihood]:
-    """Return the log-likelihoods of x (B, *), in model space, a batch at a time, in host memory."""
+    """Return the log-likelihoods of x (B, *), in model space, a batch at a time, in host memory.
+
+    x is of `run.held_out()`, or what is to have the classes of its rows where these are given.
+    """
     evaluate, size = evaluator(run, seed), run.config.likelihood.batch_size
     parts = tqdm(torch.arange(len(x)).split(size), desc="likelihood", leave=False)
     return [evaluate(x[rows], rows) for rows in parts]
 
 
 def measure_all(run: Run, x: Tensor, folder: Path, seed: int = 0) -> Columns | None:
-    """Return a column for all that is known of each row of x (N, *), in model space.
+    """Return a column for all that is known of each row of x (N, *), which is `run.held_out(N)`.
 
     The work is kept in a folder, gone on with where it was stopped, and shared with the other
-    processes of torchrun; None in one that finds others still at work (`survey`).
+    processes of torchrun; None in one that finds others still at work (`survey`). Results of other
+    settings, weights or data are never mixed in. `index` is the row of the test data.
     """
     chosen = run.config.likelihood
     bound = ("method", "levels", "clip")
@@ -54,18 +61,38 @@ def measure_all(run: Run, x: Tensor, folder: Path, seed: int = 0) -> Columns | N
         # a model that is not clipped has the settings of before there was a choice
         settings = {k: chosen[k] for k in bound if chosen[k]} | {"of_levels": run.of_levels}
     settings |= {
-        "data": run.config.data,
+        "data": [run.config.data, _digest(run.data), repr(run.transform)],  # and so the prior
+        "law": law(run),
         "data_seed": run.config.seed,  # of the noise that dequantises
         "model": fingerprint(run.model),
         "seed": seed,
     }
     size = chosen.batch_size
-    return survey(evaluator(run, seed), x, folder, batch_size=size, settings=settings)
+    columns = survey(evaluator(run, seed), x, folder, batch_size=size, settings=settings)
+    return columns and columns | {"index": run.order[columns["index"]].numpy()}
+
+
+def law(run: Run) -> str:
+    """Return what likelihoods are of, in words: p(x), or p(x | class) if that is all there is."""
+    return "p(x)" if run.given is None else "p(x | class)"
+
+
+def _digest(data: Dataset) -> str:
+    """Return a digest of all samples and labels, training data among them: the prior has theirs."""
+    digest = hashlib.sha256()
+    for values in (data.train, data.test, data.train_labels, data.test_labels):
+        if values is None:
+            continue
+        digest.update(f"{values.dtype} {tuple(values.shape)}".encode())
+        for part in values.split(4096):  # of data that need not fit into memory
+            digest.update(part.contiguous().reshape(-1).view(torch.uint8).numpy())
+    return digest.hexdigest()[:16]
 
 
 def evaluator(run: Run, seed: int = 0) -> Evaluate:
-    """Return what measures rows of a data set in model space, alike in every batch.
+    """Return what measures rows of `run.held_out()`, given with their indices, in any batch alike.
 
+    It is their p(x), or p(x | class) of a network that was never without a class (`Run.given`).
     By a bound, grey levels that were not dequantised have their probability, and other data a
     density.
     """
@@ -73,12 +100,12 @@ def evaluator(run: Run, seed: int = 0) -> Evaluate:
 
 
 def _by_bound(run: Run, seed: int) -> Evaluate:
-    prior, transform, bound = run.prior(), run.transform, _bound(run)
+    prior, transform, bound, given = run.prior(), run.transform, _bound(run), run.given
     model = clipped(run.model, run.config, "likelihood", transform, run.data.shape)
 
     def evaluate(x: Tensor, rows: Tensor) -> LogLikelihood:
         noise, here = SeededNoise(seed, indices=rows), x.to(run.device)
-        found = bound(model, here, prior=prior, noise=noise)
+        found = bound(model, here, prior=prior, noise=noise, cond=_cond(given, rows))
         log_det = 0.0 if run.of_levels else transform.log_det_at(here)
         return replace(found, log_det_data=log_det).to("cpu")
 
@@ -98,7 +125,7 @@ def _bound(run: Run) -> Callable[..., LogLikelihood]:
 
 
 def _by_flow(run: Run, seed: int) -> Evaluate:
-    prior, trace = run.prior(), trace_of(run)
+    prior, trace, given = run.prior(), trace_of(run), run.given
 
     def evaluate(x: Tensor, rows: Tensor) -> LogLikelihood:
         return log_likelihood(
@@ -108,10 +135,15 @@ def _by_flow(run: Run, seed: int) -> Evaluate:
             transform=run.transform,
             prior=prior,
             noise=SeededNoise(seed, indices=rows),
+            cond=_cond(given, rows),
             **configs.solve_settings(run.config, "likelihood"),
         ).to("cpu")
 
     return evaluate
+
+
+def _cond(given: Tensor | None, rows: Tensor) -> dict[str, Any] | None:
+    return None if given is None else {"label": given[rows]}
 
 
 def trace_of(run: Run) -> Trace:

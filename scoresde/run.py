@@ -11,7 +11,6 @@ from torch import Tensor
 from torch.optim import Adam
 
 from scoresde import config as configs
-from scoresde.chains import VLB, Hybrid
 from scoresde.chains.ladder import require_ladder
 from scoresde.config import Config
 from scoresde.data import Affine, Dataset, batches, random_crop, random_flip
@@ -24,7 +23,6 @@ from scoresde.pretrained import Trained, draw
 from scoresde.sde import SDE, Prior
 from scoresde.solvers import Solver
 from scoresde.training import (
-    DSM,
     Batch,
     CosineDecay,
     LearnedUncertainty,
@@ -65,14 +63,36 @@ class Run:
         dtype = torch.get_default_dtype()
         return self.model.sde.prior(mean.to(self.device, dtype), variance.to(self.device, dtype))
 
+    @property
+    def order(self) -> Tensor:
+        """Test rows (M,) in the random order in which likelihoods take them, in all runs the same.
+
+        The first of a file, which may be sorted, are no sample of it.
+        """
+        seeded = torch.Generator().manual_seed(0)
+        return torch.randperm(len(self.data.test), generator=seeded)
+
     def held_out(self, n: int | None = None) -> Tensor:
-        """Return the first n test samples in model space, as the likelihood is to measure them.
+        """Return the first n test samples of `order`, in model space, for the likelihood.
 
         Grey levels are dequantised the same way every time, or in the middles of their bins for a
         likelihood of their own.
         """
         generator = torch.Generator().manual_seed(self.config.seed)
-        return self.transform.forward(self.data.test[:n], None if self.of_levels else generator)
+        x = self.data.test[self.order[:n]]
+        return self.transform.forward(x, None if self.of_levels else generator)
+
+    @property
+    def given(self) -> Tensor | None:
+        """Classes (M,) of the samples of `held_out`, if likelihoods are p(x | class); or None.
+
+        They are where the network was told the class of every sample: it knows no p(x) then.
+        """
+        trained = _trained(configs.build_at(self.config, "objective", configs.OBJECTIVE))
+        if not self.config.conditional or getattr(trained, "label_dropout", 0.0):
+            return None
+        assert self.data.test_labels is not None
+        return self.data.test_labels[self.order]
 
     @property
     def of_levels(self) -> bool:
@@ -199,9 +219,12 @@ def _check_levels(config: Config, sde: SDE) -> None:
             raise ValueError(f"config.{section}.grid: {error}") from error
 
 
+def _trained(objective: object) -> object:
+    return objective.objective if isinstance(objective, LearnedUncertainty) else objective
+
+
 def _check_dropout(config: Config, objective: object) -> None:
-    trained = objective.objective if isinstance(objective, LearnedUncertainty) else objective
-    if isinstance(trained, DSM | VLB | Hybrid) and trained.label_dropout and not config.conditional:
+    if getattr(_trained(objective), "label_dropout", 0.0) and not config.conditional:
         raise ValueError(
             f"config.objective={config.objective!r} drops labels, of which the network is told "
             "none: leave label_dropout out, or set config.conditional=True"

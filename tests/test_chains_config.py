@@ -48,7 +48,7 @@ def test_a_chain_is_trained_sampled_and_bounded(objective, tmp_path):
     drawn, calls = draw(done.trained(), 4)
     assert (drawn.shape, calls) == ((4, *done.data.shape), 3 if learned else 6)
     x = done.held_out(3)
-    assert torch.equal(x, done.transform.forward(done.data.test[:3]))
+    assert torch.equal(x, done.transform.forward(done.data.test[done.order[:3]]))
     (found,) = measure.measure(done, x)
     assert found.probability
     assert found.terms.shape == (3, 7)  # all levels, where at least as many are to be drawn

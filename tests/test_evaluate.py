@@ -7,9 +7,9 @@ from pathlib import Path
 
 import pytest
 import torch
-from torch import nn
+from training_helpers import exact_of_classes
 
-from scoresde import EDMSDE, Denoiser, cli, config, feed_t
+from scoresde import cli, config
 from scoresde.data import Affine, Dataset
 from scoresde.evaluate import METRICS, evaluate
 from scoresde.run import Run, build_run
@@ -78,26 +78,12 @@ def test_the_same_seed_gives_the_same_numbers():
     assert found.samples[0].value != other.samples[0].value
 
 
-class Exact(nn.Module):
-    """E[x0 | x] of N(mean[label], std²) under noise of deviation t."""
-
-    def __init__(self, means, std):
-        super().__init__()
-        self.means, self.variance = nn.Parameter(means), std**2
-
-    def forward(self, x, t, label):
-        share = (self.variance / (self.variance + t**2)).reshape(-1, 1)
-        return share * x + (1.0 - share) * self.means[label]
-
-
 def test_an_exact_model_of_classes_that_are_not_balanced_passes():
     seeded, means, std = torch.Generator().manual_seed(0), torch.tensor([[-3.0], [3.0]]), 0.5
     labels = (torch.rand(800, generator=seeded) < 0.1).long()
     x = means[labels] + std * torch.randn(800, 1, generator=seeded)
     data = Dataset(x[:400], x[400:], labels[:400], labels[400:])
-    chosen = config.defaults()
-    model = Denoiser(Exact(means, std), EDMSDE(), "x0", data_std=1.0, time_input=feed_t)
-    run = Run(chosen, data, Affine(), model)
+    run = Run(config.defaults(), data, Affine(), exact_of_classes(means, std))
     found = evaluate(run, 400, metrics=["energy"])
     assert all(e.p_value > 0.01 for e in found.samples)
 

@@ -2,12 +2,15 @@
 
 import json
 import sys
+from dataclasses import replace
 
 import numpy as np
 import pytest
 import torch
+from training_helpers import exact_of_classes
 
 from scoresde import config, measure, run
+from scoresde.data import Affine, Dataset
 from scoresde.demo import demo
 from scoresde.grids import default_grid
 from scoresde.likelihood import DiscretisedGaussian, elbo
@@ -122,7 +125,7 @@ def test_grey_levels_that_are_not_dequantised_have_a_probability_by_the_elbo(tmp
     settings.likelihood.levels = 8
     done = run.train_run(settings, tmp_path)
     x, rows = done.held_out(5), torch.arange(5)
-    assert torch.equal(x, done.transform.forward(done.data.test[:5]))
+    assert torch.equal(x, done.transform.forward(done.data.test[done.order[:5]]))
     found = measure.evaluator(done, seed=3)(x, rows)
     wanted = elbo(
         done.model, x, n=8, decoder=DiscretisedGaussian(done.transform), prior=done.prior(),
@@ -141,7 +144,7 @@ def test_by_the_elbo_dequantised_data_have_a_density_and_by_the_flow_all_are(tmp
     done = run.train_run(settings, tmp_path)
     x, rows = done.held_out(3), torch.arange(3)
     noise = torch.Generator().manual_seed(settings.seed)
-    dequantised = done.transform.forward(done.data.test[:3], noise)
+    dequantised = done.transform.forward(done.data.test[done.order[:3]], noise)
     assert torch.equal(x, dequantised)
     found = measure.evaluator(done)(x, rows)
     assert found.bound
@@ -181,6 +184,82 @@ def test_data_that_are_dequantised_otherwise_are_measured_anew(tmp_path):
     done.config.seed += 1
     second = measure.measure_all(done, done.held_out(3), folder)
     assert not np.array_equal(first["nats"], second["nats"])
+
+
+def sorted_run(objective="DSM()"):
+    """An exact model of two classes, one after the other in their file."""
+    settings, labels = tiny(), torch.arange(300) // 200
+    settings.objective, settings.likelihood.trace = objective, "ExactTrace()"
+    settings.likelihood.steps = 32
+    seeded, means = torch.Generator().manual_seed(0), torch.tensor([[-3.0], [3.0]])
+    x = means[labels] + 0.5 * torch.randn(300, 1, generator=seeded)
+    model = exact_of_classes(means, 0.5)
+    return run.Run(settings, Dataset(x, x + 0.01, labels, labels), Affine(), model)
+
+
+def test_likelihoods_are_of_test_rows_at_random_and_of_the_same_as_they_grow():
+    made = sorted_run()
+    x = made.held_out()
+    assert sorted(x.tolist()) == sorted(made.data.test.tolist())
+    shares = [float((made.held_out(n) > 0).float().mean()) for n in (30, 100, 200)]
+    np.testing.assert_allclose(shares, 1 / 3, atol=0.15)  # all of the first 200 rows are below 0
+    made.config.seed += 1  # every run of these data is measured on the same rows
+    assert torch.equal(made.held_out(30), x[:30])
+    grey = run.build_run(tiny("digits()"))
+    assert torch.equal(grey.held_out(30), grey.held_out(60)[:30])
+
+
+@pytest.mark.parametrize("objective", ["DSM()", "SlicedScoreMatching()"])
+def test_a_network_that_was_always_told_the_class_has_the_likelihood_of_samples_given_theirs(
+    tmp_path, objective
+):
+    made = sorted_run(objective=objective)
+    columns = measure.measure_all(made, made.held_out(40), tmp_path)
+    rows = torch.from_numpy(columns["index"])
+    assert torch.equal(rows, made.order[:40])
+    means = made.model.net.means.detach()[made.data.test_labels[rows]]
+    wanted = torch.distributions.Normal(means, 0.5).log_prob(made.data.test[rows]).squeeze(1)
+    np.testing.assert_allclose(columns["nats"], wanted.numpy(), atol=0.1)  # the prior is of both
+    assert measure.law(made) == "p(x | class)"
+
+
+@pytest.mark.parametrize("method", ["elbo", "vlb"])
+def test_bounds_are_told_the_class_too(method):
+    settings = tiny("digits()")
+    settings.sde = "LinearBetas(n=4)" if method == "vlb" else settings.sde
+    settings.likelihood.method, settings.objective = method, "DSM()"
+    made = run.build_run(settings)
+    seen = []
+    made.model.net.register_forward_hook(lambda *a: seen.append(a[2]["label"]), with_kwargs=True)
+    measure.measure(made, made.held_out(3))
+    assert all(set(labels.tolist()) == set(made.given[:3].tolist()) for labels in seen)
+    assert seen
+
+
+def test_a_network_that_was_told_no_class_at_times_has_the_likelihood_of_samples(tmp_path):
+    for objective in ("DSM(label_dropout=0.1)", "LearnedUncertainty(DSM(label_dropout=0.1))"):
+        made = sorted_run(objective=objective)
+        assert made.given is None
+        assert measure.law(made) == "p(x)"
+    made.config.conditional, made.config.objective = False, "DSM()"
+    assert made.given is None
+
+
+@pytest.mark.parametrize("part", ["train", "test", "test_labels", "transform"])
+def test_likelihoods_of_other_data_are_measured_anew(tmp_path, part):
+    made = sorted_run()
+    before = measure.measure_all(made, made.held_out(3), tmp_path)
+    again = measure.measure_all(made, made.held_out(4), tmp_path)
+    assert len(list(tmp_path.rglob("rows-*"))) == 2
+    assert np.array_equal(again["nats"][:3], before["nats"])
+    if part == "transform":
+        made = replace(made, transform=Affine(scale=1.1))
+    else:
+        values = getattr(made.data, part)
+        values.copy_(1 - values)
+    other = measure.measure_all(made, made.held_out(3), tmp_path)
+    assert len(list(tmp_path.rglob("rows-*"))) == 3
+    assert not np.array_equal(other["nats"], before["nats"])
 
 
 def test_samples_that_are_no_images_are_no_pictures(tmp_path):
