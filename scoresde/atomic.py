@@ -13,6 +13,7 @@ import secrets
 import shutil
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 MANIFEST = "MANIFEST.json"
 
@@ -52,14 +53,40 @@ def write(target: Path, contents: Mapping[str, bytes]) -> None:
 
 
 def replace(path: Path, content: str | bytes) -> None:
-    """Write a file, in place of the one of that name at once and whole."""
+    """Write a file, in place of the one of that name at once and whole.
+
+    Raises:
+        OSError: the disk is full or fails; the file is as it was then.
+    """
     data = content.encode() if isinstance(content, str) else content
     temporary = path.with_name(f"{path.name}.tmp-{os.getpid()}")  # several processes may write it
-    with open(temporary, "wb") as file:
-        file.write(data)
-        file.flush()
-        os.fsync(file.fileno())
-    os.replace(temporary, path)
+    try:
+        with open(temporary, "wb") as file:
+            file.write(data)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(temporary, path)
+    finally:
+        temporary.unlink(missing_ok=True)  # what a failure leaves
+
+
+def read_json(path: Path, remedy: str) -> dict[str, Any]:
+    """Return the object in a JSON file.
+
+    Args:
+        path: of the file.
+        remedy: what to do where it is damaged.
+
+    Raises:
+        CorruptCheckpoint: it holds none.
+    """
+    try:
+        found = json.loads(path.read_text())
+    except ValueError as error:  # not JSON, or no text
+        raise CorruptCheckpoint(f"{path}: is damaged ({error}); {remedy}") from error
+    if not isinstance(found, dict):
+        raise CorruptCheckpoint(f"{path}: holds no keys; {remedy}")
+    return found
 
 
 def fault(path: Path, names: Sequence[str]) -> str | None:

@@ -114,8 +114,11 @@ def _train(flags: Any) -> None:
 
 
 def _sample(flags: Any) -> None:
+    import io
+
     import numpy as np
 
+    from scoresde.atomic import replace
     from scoresde.pretrained import draw, load
     from scoresde.report import png, require, stretch
     from scoresde.run import device, load_run
@@ -132,10 +135,12 @@ def _sample(flags: Any) -> None:
         require("PIL")
     labels = [trained.label(name) for name in flags.label]
     x, nfe = draw(trained, flags.n or 64, flags.seed, labels=labels or None)
-    np.savez_compressed(folder / "samples.npz", samples=x.numpy())
+    packed = io.BytesIO()
+    np.savez_compressed(packed, samples=x.numpy())
+    replace(folder / "samples.npz", packed.getvalue())
     print(f"{len(x)} samples, {nfe} network calls each: {folder / 'samples.npz'}")
     if pictured:
-        (folder / "samples.png").write_bytes(png(stretch(x[:64], levels)))
+        replace(folder / "samples.png", png(stretch(x[:64], levels)))
         print(f"the first {min(len(x), 64)}: {folder / 'samples.png'}")
 
 

@@ -201,14 +201,21 @@ def load(workdir: Path) -> Config:
 
     Raises:
         FileNotFoundError: there is no run.
+        CorruptCheckpoint: its file is damaged.
     """
     path = workdir / FILE
     if not path.is_file():
         raise FileNotFoundError(f"workdir={workdir}: no {FILE} there; `scoresde train` makes it")
-    stored = json.loads(path.read_text())
-    for name, section in defaults().to_dict().items():
-        if isinstance(section, dict):
-            stored[name] = section | stored.get(name, {})
+    remedy = "delete it; `scoresde train` with its --config, or `scoresde export`, writes it anew"
+    stored = atomic.read_json(path, remedy)
+    for name, former in defaults().to_dict().items():
+        value = stored.setdefault(name, former)
+        if isinstance(former, dict):
+            if not isinstance(value, dict):
+                raise atomic.CorruptCheckpoint(
+                    f"{path}: {name}={value!r} is no group of keys; {remedy}"
+                )
+            stored[name] = former | value
     return ConfigDict(_with_unset(stored))
 
 

@@ -85,7 +85,7 @@ def _digest(data: Dataset) -> str:
             continue
         digest.update(f"{values.dtype} {tuple(values.shape)}".encode())
         for part in values.split(4096):  # of data that need not fit into memory
-            digest.update(part.contiguous().reshape(-1).view(torch.uint8).numpy())
+            digest.update(part.contiguous().reshape(-1).numpy().tobytes())
     return digest.hexdigest()[:16]
 
 

@@ -1,6 +1,8 @@
 """The command line, as a new user meets it."""
 
+import errno
 import json
+import os
 import re
 import signal
 import subprocess
@@ -143,6 +145,30 @@ def test_train_sample_and_likelihood_of_digits(scoresde, tmp_path):
     table = pq.read_table(tmp_path / "likelihood.parquet")
     assert len(list(tmp_path.glob("likelihood/*/rows-*.npz"))) == 2
     assert table["nats"].to_pylist()[:9] == stored["nats"].tolist()
+
+
+def test_a_full_disk_leaves_the_samples_of_before(scoresde, tmp_path, monkeypatch):
+    words = ("sample", "--pretrained=fashion", f"--workdir={tmp_path}", "--n=1")
+    words = (*words, "--config.sample.steps=2")
+    assert scoresde(*words)[0] == 0
+    before = {path.name: path.read_bytes() for path in tmp_path.iterdir()}
+    assert set(before) == {"samples.npz", "samples.png"}
+
+    sync, calls = os.fsync, []
+
+    def full(descriptor):
+        calls.append(descriptor)
+        if len(calls) == failing:
+            raise OSError(errno.ENOSPC, "No space left on device")
+        sync(descriptor)
+
+    monkeypatch.setattr(os, "fsync", full)
+    for failing, name in enumerate(("samples.npz", "samples.png"), 1):
+        calls.clear()
+        status, _, err = scoresde(*words, f"--seed={failing}")
+        assert (status, "No space left" in err) == (2, True)
+        assert {path.name for path in tmp_path.iterdir()} == set(before)
+        assert (tmp_path / name).read_bytes() == before[name]
 
 
 def test_a_picture_that_cannot_be_made_is_refused_before_samples_are_drawn(

@@ -1,5 +1,6 @@
 """Configurations name objects of the library, and nothing else."""
 
+import json
 from pathlib import Path
 from types import FunctionType
 
@@ -10,6 +11,7 @@ from torch import nn
 
 import scoresde as sd
 from scoresde import config, nets
+from scoresde.atomic import CorruptCheckpoint
 from scoresde.calls import build
 from scoresde.data import Affine, Dataset
 from scoresde.flags import parse
@@ -202,6 +204,23 @@ def test_a_configuration_survives_its_file(tmp_path):
     assert config.load(tmp_path).to_dict() == settings.to_dict()
     with pytest.raises(FileNotFoundError, match="scoresde train"):
         config.load(tmp_path / "elsewhere")
+
+
+def test_a_key_that_is_younger_than_a_run_has_its_default_and_damage_is_told(tmp_path):
+    path, wanted = tmp_path / config.FILE, config.defaults().to_dict()
+    config.save(config.defaults(), tmp_path)
+    whole = json.loads(path.read_text())
+    for key in whole:
+        path.write_text(json.dumps({k: v for k, v in whole.items() if k != key}))
+        assert config.load(tmp_path).to_dict() == wanted
+    for text, message in (
+        (json.dumps(whole)[:99], "is damaged .*; delete it; `scoresde train` with its --config"),
+        ("3", "holds no keys"),
+        (json.dumps(whole | {"train": 3}), "train=3 is no group of keys"),
+    ):
+        path.write_text(text)
+        with pytest.raises(CorruptCheckpoint, match=f"^{path}: {message}"):
+            config.load(tmp_path)
 
 
 def test_a_grid_that_is_not_named_can_be_and_is_the_default_for_the_data(tmp_path):

@@ -12,7 +12,7 @@ import pytest
 import torch
 from PIL import Image
 
-from scoresde import cli, config, pretrained, run
+from scoresde import atomic, cli, config, pretrained, run
 from scoresde.atomic import CorruptCheckpoint
 from scoresde.pretrained.files import FACTS, WEIGHTS
 
@@ -127,12 +127,52 @@ def test_a_weight_beyond_half_precision_is_refused_before_anything_is_written(tr
     assert not (tmp_path / "none").exists()
 
 
-def test_damage_is_told(saved):
-    content = bytearray((saved / WEIGHTS).read_bytes())
-    content[-1] ^= 1
-    (saved / WEIGHTS).write_bytes(content)
-    with pytest.raises(CorruptCheckpoint, match=r"model\.safetensors: differs"):
+@pytest.mark.parametrize("name", [WEIGHTS, config.FILE])
+def test_damage_is_told(saved, name):
+    content = bytearray((saved / name).read_bytes())
+    content[-1] ^= 1 if name == WEIGHTS else ord("\n") ^ ord(" ")
+    (saved / name).write_bytes(content)
+    with pytest.raises(CorruptCheckpoint, match=rf"{saved}: .*{name}.* differs .*export it again"):
         pretrained.load(saved)
+
+
+@pytest.mark.parametrize("written", [1, 2])
+def test_an_export_that_was_killed_over_another_is_refused(
+    trained, saved, tmp_path, monkeypatch, written
+):
+    trained.model.net.head.bias.data += 1.0
+    trained.config.sde = "VPSDE(beta_max=9.0)"
+    replace_file, left = atomic.replace, [None] * written
+    monkeypatch.setattr(atomic, "replace", lambda *a: left.pop() or replace_file(*a))
+    with pytest.raises(IndexError):  # stands for a kill
+        pretrained.save(trained, saved)
+    with pytest.raises(CorruptCheckpoint, match="differs from what was written"):
+        pretrained.load(saved)
+    monkeypatch.undo()
+    pretrained.save(trained, saved)
+    assert pretrained.load(saved).config.sde == trained.config.sde
+
+
+def test_facts_that_are_not_what_was_saved_are_told_with_their_file(saved):
+    path, written = saved / FACTS, (saved / FACTS).read_text()
+    facts = json.loads(written)
+    facts["classes"].reverse()
+    for text, message in (
+        (json.dumps(facts), "differs from what was written"),
+        (written[:20], f"{path}: is damaged .*; install or export it again"),
+        ("[]", f"{path}: holds no keys"),
+        (written.replace("sha256", "sha"), f"{path}: has no 'sha256'; install or export it again"),
+        (written.replace("shape", "form"), f"{path}: has no 'shape'"),
+    ):
+        path.write_text(text)
+        with pytest.raises(CorruptCheckpoint, match=message):
+            pretrained.load(saved)
+
+
+def test_no_samples_are_refused(trained):
+    for n in (0, -1):
+        with pytest.raises(ValueError, match=rf"^n={n}: at least 1"):
+            pretrained.draw(trained, n)
 
 
 def test_a_model_that_is_none_is_told_with_those_there_are(tmp_path):

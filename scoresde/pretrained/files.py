@@ -1,7 +1,7 @@
 """A trained model as a folder of three files, of which none can run code.
 
 config.json        the configuration, as in the folder of a run
-model.json         what the data gave: the shape, the classes; and the digest of the weights
+model.json         what the data gave: the shape, the classes; and a digest of all three files
 model.safetensors  parameters in half precision, buffers as they are, the prior's moments
 """
 
@@ -9,7 +9,9 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import safetensors.torch
 import torch
@@ -63,16 +65,11 @@ def load(
 
     Raises:
         ValueError: there is no such model.
-        CorruptCheckpoint: the weights are not what was saved.
+        CorruptCheckpoint: the files are not what was saved, or not of one model.
     """
     folder = locate(name)
     settled: Config = config or configs.load(folder)
-    facts = json.loads((folder / FACTS).read_text())
-    content = (folder / WEIGHTS).read_bytes()
-    if hashlib.sha256(content).hexdigest() != facts["sha256"]:
-        raise CorruptCheckpoint(
-            f"{folder / WEIGHTS}: differs from what was written; install or export it again"
-        )
+    facts, content = _facts(folder), (folder / WEIGHTS).read_bytes()
     tensors = safetensors.torch.load(content)
     prior = Prior(*(tensors.pop(f"prior.{part}").to(device) for part in ("mean", "std")))
     shape, classes = tuple(facts["shape"]), tuple(facts["classes"])
@@ -85,7 +82,8 @@ def load(
 def save(trained: Trained, folder: Path | str) -> None:
     """Write a model to a folder, for `load`: its parameters in half precision.
 
-    That halves the file; the rounding, 2^-11 of each weight, is far below what training leaves.
+    That halves the file. The rounding is by 2^-11 of each weight, or 2^-25 of those below 2^-14,
+    far below what training leaves.
 
     Raises:
         ValueError: a weight is beyond the range of half precision, 65504.
@@ -96,14 +94,32 @@ def save(trained: Trained, folder: Path | str) -> None:
         tensors[f"model.{name}"] = _half(name, weight.detach())
     tensors |= {"prior.mean": torch.as_tensor(prior.mean), "prior.std": torch.as_tensor(prior.std)}
     content = safetensors.torch.save({k: v.cpu().contiguous() for k, v in tensors.items()})
-    facts = {
-        "shape": list(trained.shape),
-        "classes": list(trained.classes),
-        "sha256": hashlib.sha256(content).hexdigest(),
-    }
+    facts = {"shape": list(trained.shape), "classes": list(trained.classes)}
     configs.save(trained.config, folder)
     atomic.replace(folder / WEIGHTS, content)
+    facts["sha256"] = _digest(folder, facts)
     atomic.replace(folder / FACTS, json.dumps(facts, indent=2) + "\n")
+
+
+def _facts(folder: Path) -> dict[str, Any]:
+    """Return what the data gave a model whose files are whole and of one another."""
+    path, remedy = folder / FACTS, "install or export it again"
+    facts = atomic.read_json(path, remedy)
+    for key in ("shape", "classes", "sha256"):
+        if key not in facts:
+            raise CorruptCheckpoint(f"{path}: has no {key!r}; {remedy}")
+    if _digest(folder, facts) != facts["sha256"]:
+        files = f"{configs.FILE}, {WEIGHTS} or {FACTS}"
+        raise CorruptCheckpoint(f"{folder}: {files} differs from what was written; {remedy}")
+    return facts
+
+
+def _digest(folder: Path, facts: Mapping[str, Any]) -> str:
+    """Return a digest of the configuration, the weights, the shape and the classes."""
+    digest = hashlib.sha256(json.dumps([facts["shape"], facts["classes"]]).encode())
+    for name in (configs.FILE, WEIGHTS):
+        digest.update(hashlib.sha256((folder / name).read_bytes()).digest())
+    return digest.hexdigest()
 
 
 def _half(name: str, weight: Tensor) -> Tensor:

@@ -77,8 +77,10 @@ def draw(
         settings: of `scoresde.solve`; those of the configuration by default.
 
     Raises:
-        ValueError: a label out of range, or of a model without classes.
+        ValueError: no samples; a label out of range, or of a model without classes.
     """
+    if n < 1:
+        raise ValueError(f"n={n}: at least 1 sample")
     config, transform, model = trained.config, trained.transform, trained.model
     cycle = _cycle(trained, labels)
     settings = settings or solve_settings(config, "sample")
