@@ -5,7 +5,8 @@ Configurations name parts as Python would:
     config.sde = "VPSDE(beta_max=20.0)"
     config.objective = "DSM(weighting=edm, times=LogNormalTimes(mean=-1.2, std=1.2))"
 
-`build` reads such a call. It takes names of this library and literals, and runs nothing else.
+`build` reads such a call. It takes names of this library and literals, and runs nothing else; what
+reads data it runs only where a data set is wanted.
 """
 
 from __future__ import annotations
@@ -75,6 +76,9 @@ def _evaluate(tree: ast.expr, call: str, kind: Any, given: Mapping[str, Any]) ->
             function = _look_up(name, call, kind)
             if not callable(function):
                 raise ValueError(f"{call!r}: {name} is a value; write the name alone")
+            if kind is not data.Dataset and _gives(function, data.Dataset):
+                # it might read and write files before it is found to be of the wrong kind
+                raise ValueError(f"{call!r}: {name} makes a data set, and none is needed there")
             parameters = inspect.signature(function, eval_str=True).parameters
             kinds = {argument: p.annotation for argument, p in parameters.items()}
             named = {k: v for k, v in given.items() if k in parameters}

@@ -63,6 +63,25 @@ def test_what_is_no_call_of_the_library_is_refused(call, message):
         build(call, sd.SDE)
 
 
+@pytest.mark.parametrize(
+    ("call", "kind"),
+    [
+        ("images('here', size=8, cache='kept')", sd.SDE),
+        ("VPSDE(beta_max=images('here', size=8, cache='kept'))", sd.SDE),
+        ("VPSDE(0.1, images('here', size=8, cache='kept'))", sd.SDE),
+        ("DSM(weighting=images('here', size=8, cache='kept'))", config.OBJECTIVE),
+        ("images(images('here', size=8, cache='kept'), size=8)", Dataset),
+    ],
+)
+def test_no_data_are_read_where_none_are_wanted(monkeypatch, call, kind):
+    def images(folder: str, size: int, cache: str) -> Dataset:
+        pytest.fail("read")
+
+    monkeypatch.setattr("scoresde.calls._FUNCTIONS", (images,))
+    with pytest.raises(ValueError, match="images makes a data set, and none is needed there"):
+        build(call, kind)
+
+
 def test_a_name_where_a_call_is_meant_is_refused():
     with pytest.raises(ValueError, match=r"write the call, such as 'MLP\(\)'"):
         build("MLP", nn.Module, shape=2)

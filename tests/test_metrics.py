@@ -32,3 +32,11 @@ def test_one_component_has_the_entropy_of_a_gaussian():
     assert plain.bits_per_dim == pytest.approx(exact, abs=5 * plain.stderr)
     (shifted,) = mixture_bits(train, test, math.log(0.5), components=(1,))
     assert shifted.bits_per_dim - plain.bits_per_dim == pytest.approx(1.0, abs=1e-12)
+
+
+def test_the_standard_error_of_a_mixture_is_that_of_a_mean_and_one_row_has_none():
+    train = torch.randn(50, 2, generator=torch.Generator().manual_seed(0))
+    (one,), (two,) = (mixture_bits(train, row, 0.0, components=(1,)) for row in train[:2, None])
+    (both,) = mixture_bits(train, train[:2], 0.0, components=(1,))
+    assert math.isnan(one.stderr)
+    assert both.stderr == pytest.approx(abs(one.bits_per_dim - two.bits_per_dim) / 2.0)

@@ -16,7 +16,7 @@ class MixtureBits(NamedTuple):
     Attributes:
         components: full-covariance Gaussians in the mixture.
         bits_per_dim: mean over the test data.
-        stderr: its standard error.
+        stderr: its standard error; NaN of a single row, which tells nothing of it.
     """
 
     components: int
@@ -56,5 +56,7 @@ def mixture_bits(
             GaussianMixture(k, reg_covar=1e-3, random_state=seed).fit(rows).score_samples(held_out)
         )
         bits = -(nats / rows.shape[1] + log_det) / math.log(2.0)
-        results.append(MixtureBits(k, float(bits.mean()), float(bits.std() / len(bits) ** 0.5)))
+        n = len(bits)
+        stderr = float(bits.std(ddof=1)) / math.sqrt(n) if n > 1 else math.nan
+        results.append(MixtureBits(k, float(bits.mean()), stderr))
     return results
