@@ -43,9 +43,10 @@ def table(
         ImportError: PyArrow is not installed.
         FileNotFoundError: there is no such file.
         ValueError: a file is damaged, of another kind or no UTF-8; a column that is not there, is
-            an index, or holds what is no number, or numbers that the dtype makes equal (see
-            `require_distinct`); a value that is missing or not finite, or a class over several
-            lines, with its row and column; a test set with other classes.
+            an index, or holds what is no number, or whole numbers that the dtype makes equal, or
+            others whose range is too small beside their size; a value that is missing or not
+            finite, or a class over several lines, with its row and column; a test set with other
+            classes.
     """
     if columns is None:
         columns = _names_of_columns(Path(train), label)

@@ -45,8 +45,9 @@ def series(
         ValueError: a file of another kind; a value that is missing or no finite number, series of
             several lengths, quotes that do not close, a first row that counts 0, 1, 2, ... as
             headers do, or a class that the header does not list, with file and row; a header that
-            begins with an index; text that is no UTF-8; values that the dtype makes equal (see
-            `require_distinct`); time stamps; a test set with other classes.
+            begins with an index; text that is no UTF-8; whole numbers that the dtype makes equal,
+            or values whose range is too small beside their size; time stamps; a test set with other
+            classes.
     """
     position = integer(label)
     if label is not None and position is None:
