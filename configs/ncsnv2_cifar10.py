@@ -1,6 +1,7 @@
 """CIFAR-10, NCSNv2: 29.7 million parameters, 232 levels (Song and Ermon 2020, arXiv:2006.09011).
 
-The step is epsilon / sigma_min^2 = 6.2e-6 / 0.01^2, at each level five times.
+The step is epsilon / sigma_min^2 = 6.2e-6 / 0.01^2, at each level five times. Data are in [0, 1] as
+in the paper's code, whose network maps them to [-1, 1] before its first layer; here it does not.
 """
 
 import math

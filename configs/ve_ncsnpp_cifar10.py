@@ -1,7 +1,8 @@
 """CIFAR-10, VE, NCSN++: 62.8 million parameters (Song et al. 2021, arXiv:2011.13456, App. H).
 
 Deep, of 107.6 million: `--config.net="ncsnpp(blocks=8, time_scale=64.0)"` and
-`--config.train.steps=950000`.
+`--config.train.steps=950000`. Data are in [0, 1] as in the paper's code, whose network maps them to
+[-1, 1] before its first layer; here it does not.
 """
 
 from scoresde.config import Config, defaults

@@ -124,6 +124,8 @@ def test_the_largest_distance_is_that_of_all_pairs(chunk):
     assert largest_distance(x, chunk) == pytest.approx(exact, rel=1e-5)
     assert largest_distance(x.double(), chunk) == pytest.approx(exact, rel=1e-12)
     assert largest_distance(torch.tensor([[0], [255], [3]], dtype=torch.uint8)) == 255.0
+    # far from 0, which rounding alone would make 20
+    assert largest_distance(x + 1e4, chunk) == pytest.approx(exact, rel=1e-2)
 
 
 @pytest.mark.parametrize(
@@ -196,7 +198,9 @@ def test_bad_input_is_refused_by_name():
         "ratio": partial(best_step, 1.0, 5),
         "corrections=0": partial(best_step, 1.1, 0),
         "step=-1": partial(annealed_langevin, -1.0),
-        "ncsnv2_sampler": partial(ncsnv2_sampler, sd.VESDE()),
     }.items():
         with pytest.raises(ValueError, match=word):
             call()
+    for sde in (sd.VESDE(), LinearBetas()):
+        with pytest.raises(TypeError, match=r"sde=.*is no GeometricSigmas"):
+            ncsnv2_sampler(sde)

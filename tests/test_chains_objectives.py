@@ -119,6 +119,9 @@ def test_the_bound_is_an_importance_sample_of_its_terms():
         assert drawn.tolist() == torch.bincount(levels - 1, minlength=6).tolist()
     # by now levels are drawn by their losses
     assert float(model.moments.probabilities().max()) > 1.5 / 6
+    noted = copy.deepcopy(model.moments.state_dict())
+    VLB()(model.eval(), x, generator(0))
+    assert all(torch.equal(model.moments.state_dict()[k], v) for k, v in noted.items())
 
 
 def test_the_best_variance_is_that_of_the_reverse_process():

@@ -38,6 +38,17 @@ def test_split_keeps_every_sample_once_and_the_proportions_of_the_classes():
     assert not torch.equal(everything.split(0.3, seed=2).test, half.test)
 
 
+@pytest.mark.parametrize("share", [0.1, 0.29, 0.5, 0.83])
+def test_split_keeps_the_share_of_all_and_of_each_class_to_one_sample(share):
+    counts = torch.tensor([300, *[4] * 25, 1])
+    labels = torch.arange(27).repeat_interleave(counts)
+    x = torch.zeros(len(labels), 1)
+    parts = Dataset(x, x[:0], labels, labels[:0]).split(share)
+    assert len(parts.test) == round(share * len(x))
+    assert parts.test_labels is not None
+    assert ((parts.test_labels.bincount(minlength=27) - share * counts).abs() < 1).all()
+
+
 def test_dataset_describes_itself():
     x = torch.zeros(3, 1, 8, 8, dtype=torch.uint8)
     labels = torch.tensor([0, 2, 1], dtype=torch.uint8)
@@ -193,7 +204,7 @@ def test_digits_are_those_of_scikit_learn(monkeypatch):
     torch.testing.assert_close(together, pixels.sum(0))
     assert digits.test_labels is not None
     share = digits.test_labels.bincount() / labels.bincount()
-    assert ((share - 0.2).abs() < 0.5 / 170).all()
+    assert ((share - 0.2).abs() < 1 / 170).all()
     monkeypatch.setitem(sys.modules, "sklearn.datasets", None)
     with pytest.raises(ImportError, match=r"pip install 'scoresde\[data\]'"):
         data.digits()

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import struct
 import sys
+import tracemalloc
 import wave
 
 import numpy as np
 import pytest
 import torch
 from scipy.io import wavfile
+from scipy.signal import resample_poly
 
 from scoresde import data
 
@@ -83,6 +85,28 @@ def test_other_rates_are_resampled_where_a_rate_is_named(tmp_path):
     torch.testing.assert_close(whole[200:-200], half[200:-200], rtol=0, atol=2e-3)
     with pytest.raises(ValueError, match=r"b\.wav .*rate is 4000 Hz, .*8000 Hz; pass rate=8000"):
         data.audio(tmp_path, length=4000)
+
+
+@pytest.mark.parametrize(
+    ("found", "rate", "length"),
+    [(RATE, 11025, 100), (11025, RATE, 100), (3, 200, 51), (RATE, 7, 2), (RATE, 16000, 4001)],
+)
+def test_the_middle_is_that_of_the_whole_resampled(tmp_path, found, rate, length):
+    samples = np.random.default_rng(0).integers(-(2**15), 2**15, 3001)
+    write(tmp_path / "a.wav", samples, rate=found)
+    whole = resample_poly(samples / 2**15, rate, found)
+    before = (len(whole) - length) // 2
+    middle = torch.tensor(whole[before : before + length]).float()
+    assert torch.equal(data.audio(tmp_path, length=length, rate=rate).train[0, 0], middle)
+
+
+def test_no_more_is_resampled_than_the_middle_needs(tmp_path):
+    write(tmp_path / "a.wav", np.ones(100_000, int), rate=1)
+    tracemalloc.start()
+    data.audio(tmp_path, length=1000, rate=1000)  # of 10^8 samples
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert peak < 2**24
 
 
 def test_sub_folders_name_the_classes(tmp_path):

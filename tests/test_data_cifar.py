@@ -178,6 +178,8 @@ MANY = struct.pack("<I", 2**31 - 1)
         # hashed as a key, 60 tuples of the former one twice would take 2^60 steps
         (b"\x80\x02})q\x01h\x01h\x01\x86q\x02h\x02h\x02\x86Ns.", "uses a tuple twice"),
         (b"\x80\x02})\x85\x80\x02q\x01h\x01\x86Ns.", "uses a tuple twice"),
+        # hashed as a key, it would fill the stack
+        (b"})" + b"\x85" * 10**6 + b"Ns.", "more than 100 tuples"),
         (b"\x80\x02})\x85q\x01q\x02h\x02\x86Ns.", "uses a tuple twice"),
     ],
 )

@@ -5,6 +5,7 @@ from __future__ import annotations
 import gzip
 import struct
 import sys
+import zlib
 
 import numpy as np
 import pytest
@@ -271,6 +272,36 @@ def test_images_of_every_mode_are_read(tmp_path, mode):
     )
     assert torch.equal(data.images(tmp_path, size=8, channels=1).train[0, 0], picture)
     assert torch.equal(data.images(tmp_path, size=8).train[0, 2], picture)
+
+
+def png(depth, colour, row):
+    """Return a PNG file of one row of pixels."""
+    chunks = [(b"IHDR", struct.pack(">IIBBBBB", 1, 1, depth, colour, 0, 0, 0))]
+    chunks += [(b"IDAT", zlib.compress(b"\0" + row)), (b"IEND", b"")]
+    return b"\x89PNG\r\n\x1a\n" + b"".join(
+        struct.pack(">I", len(body)) + name + body + struct.pack(">I", zlib.crc32(name + body))
+        for name, body in chunks
+    )
+
+
+def test_grey_of_more_than_8_bits_is_refused_with_alpha_too(tmp_path):
+    path = tmp_path / "a.png"
+    path.write_bytes(png(8, 4, b"\x12\xff"))
+    assert data.images(tmp_path, size=1, channels=1).train.flatten().tolist() == [0x12]
+    for colour, row in ((0, b"\x12\x34"), (4, b"\x12\x34\xff\xff")):
+        path.write_bytes(png(16, colour, row))
+        with pytest.raises(ValueError, match=r"a\.png cannot be read .*more than 8 bits"):
+            data.images(tmp_path, size=1, channels=1)
+    path.write_bytes(png(16, 6, b"\x12\x34" * 4))
+    assert data.images(tmp_path, size=1).train.flatten().tolist() == [0x12] * 3
+
+
+def test_folders_of_programs_are_no_classes(tmp_path):
+    root = tmp_path / ".data"  # the root may be hidden
+    for name in ("cat/1", "cat/.ipynb_checkpoints/1", ".ipynb_checkpoints/1", "__MACOSX/cat/1"):
+        save(root / f"{name}.png", pixels(4, 4, 3))
+    dataset = data.images(root, size=4)
+    assert (len(dataset.train), dataset.classes) == (1, ("cat",))
 
 
 @pytest.mark.parametrize(

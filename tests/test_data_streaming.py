@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import os
 import threading
+import time
 
 import numpy as np
 import pytest
@@ -102,6 +103,19 @@ def test_an_error_leaves_nothing_in_the_cache_and_damage_is_named(folder, tmp_pa
     samples.write_bytes(samples.read_bytes()[:-1])
     with pytest.raises(ValueError, match=r"images-\w+ cannot be read .*: delete it"):
         data.images(folder, size=4, cache=cache)
+
+
+def test_what_a_killed_process_left_in_a_cache_is_removed_a_day_later(folder, tmp_path):
+    cache = tmp_path / "cache"
+    for name, age in (("old", 2), ("new", 0)):
+        left = cache / f".scoresde-{name}"
+        left.mkdir(parents=True)
+        for path in (left / "samples.npy", left):
+            path.touch()
+            then = time.time() - age * 24 * 3600
+            os.utime(path, (then, then))
+    data.images(folder, size=4, cache=cache)
+    assert [path.name for path in cache.glob(".scoresde-*")] == [".scoresde-new"]
 
 
 # Batches

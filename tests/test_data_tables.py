@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import sys
 
 import numpy as np
@@ -67,17 +68,25 @@ def test_ts_has_channels_and_classes(tmp_path):
         ("a.csv", ",,\n1,2,3\n", "row 1 has '' at place 1"),
         ("a.csv", "1;2\n3;4\n", "row 1 has '3;4' at place 1, .*split values by ','"),
         ("a.csv", "1,2\n'3,5',4\n", "row 2 has .* decimals with a point"),
-        ("a.csv", '1,2\n3,"4\n5,6\n7,8\n', r"row 2 has '4\\n5,6\\n7,8\\n' at place 2"),
+        ("a.csv", '1,2\n3,"4\n5,6\n7,8\n', "row 2 is no text of values .*close its quotes"),
+        ("a.csv", 'a,b\n1,2\n3,"4"5\n', "row 2 is no text of values .*close its quotes"),
+        ("a.csv", '1,2\n3,"4\n5"\n', r"row 2 has '4\\n5' at place 2"),
+        ("a.csv", ",a,b\n0,1,2\n", "has the index of a data frame, the column '': .*index=False"),
+        ("a.csv", "Unnamed: 0,a\n0,1\n", "has the index of a data frame, the column 'Unnamed: 0'"),
+        ("a.csv", "1700000000,1700000060\n", r"channel 1 holds 1700000000\.0 and 1700000060\.0, "),
+        ("a.csv", "1e6\n1000000.01\n", r"1000000\.0 and 1000000\.01, which are equal in float32"),
         ("a.csv", "0,1,2\n5,6,7\n", "row 1 counts 0, 1, 2, .* put a row of names before it"),
         ("a.csv", "1,2\n3\n", "row 2 has 1 channels of 1 values, row 1 has 1 channels of 2"),
         ("a.csv", "", "holds no series"),
         ("a.csv", "a,b\n", "holds no series"),
-        ("a.csv", b"\xff\xfe\x01", "is no text"),
+        ("a.csv", b"\xff\xfe\x01", "is no UTF-8 text .*: save it as UTF-8"),
+        ("a.csv", "caf\xe9,b\n1,2\n".encode("latin1"), "is no UTF-8 text .*: save it as UTF-8"),
+        ("a.ts", ts("1:up\n").encode("utf-16"), "is no UTF-8 text .*: save it as UTF-8"),
         ("a.csv", b'1,2\n3,"4' + b"0" * 200_000, "is no text of values .*field limit"),
         ("a.ts", ts("1,2:up\n3,?:down\n"), r"row 2 has '\?' at place 2"),
         ("a.ts", ts("1,2:up\n3,4:side\n"), "row 2 ends in the class 'side', but @classLabel lists"),
         ("a.ts", ts("1,2:up\n3,4\n"), "row 2 ends in the class '3,4'"),
-        ("a.ts", ts("1,2:?\n"), "row 1 has no class"),
+        ("a.ts", ts("1,2:?\n"), "row 1: the class has no value"),
         ("a.ts", ts("up\n"), r"row 1 has channels of the lengths \[\]"),
         ("a.ts", ts("1,2:3:up\n"), r"row 1 has channels of the lengths \[2, 1\]"),
         ("a.ts", ts("1,2:up\n1,2,3:up\n"), "row 2 has 1 channels of 3 values"),
@@ -159,12 +168,16 @@ def test_labels_of_series_that_are_not_there_are_refused(tmp_path):
         with pytest.raises(ValueError, match=rf"label={label!r} must be the position of a column"):
             data.series(train, label=label)
     train.write_text("up,1\n,2\n")
-    with pytest.raises(ValueError, match=r"a\.csv, row 2 has no class"):
+    with pytest.raises(ValueError, match=r"a\.csv, row 2: the class has no value"):
         data.series(train, label=0)
     train.write_text("up,1\n")
     test.write_text("up,1\nside,2\n")
     with pytest.raises(ValueError, match=r"b\.csv has the classes \['side', 'up'\], .*a\.csv has"):
         data.series(train, test, label=0)
+    (tmp_path / "A_TRAIN.ts").write_text(ts("1,2:up\n"))
+    (tmp_path / "A_TEST.ts").write_text(ts("1,2:up\n3,4:down\n"))  # listed, with no example
+    with pytest.raises(ValueError, match=r"A_TEST\.ts has the classes \['down', 'up'\], "):
+        data.series(tmp_path / "A_TRAIN.ts", tmp_path / "A_TEST.ts")
     (tmp_path / "a.ts").write_text(ts("1:up\n"))
     with pytest.raises(ValueError, match=r"label=0: the header of a \.ts file says"):
         data.series(tmp_path / "a.ts", label=0)
@@ -213,7 +226,7 @@ def test_tables_are_read_by_columns(path):
         ({"x": ["1.5", "2", "oops"]}, {"label": "kind"}, "row 3: column 'x' holds 'oops'"),
         ({"x": [1.5, None, 3.0]}, {"label": "kind"}, "row 2: column 'x' has no value"),
         ({"n": [1, 2, None]}, {"label": "kind"}, "row 3: column 'n' has no value"),
-        ({"kind": ["a", None, "b"]}, {"label": "kind"}, "row 2: column 'kind' has no value"),
+        ({"kind": ["a", None, "b"]}, {"label": "kind"}, "row 2: .* 'kind' has no value"),
         ({"x": [1.5, 1e39, 0.0]}, {"label": "kind"}, "row 2: column 'x' holds 1e\\+39, .* float32"),
         ({"x": ["1.5", "?", "2"]}, {"label": "kind"}, r"row 2: column 'x' holds '\?', .*correct"),
         (
@@ -222,7 +235,7 @@ def test_tables_are_read_by_columns(path):
             "(row 1|has 4 columns).* decimals|header has 3",
         ),
         ({"x": [1.5, 2.5, -np.inf]}, {"label": "kind"}, "row 3: column 'x' holds -inf"),
-        ({"kind": [0.5, 1.5, 2.5]}, {"label": "kind"}, "row 1: the label 'kind' is 0.5"),
+        ({"kind": [0.5, 1.5, 2.5]}, {"label": "kind"}, "row 1: the label 'kind' is '?0.5"),
         ({"x": [True, False, True]}, {"label": "kind"}, "row 1: column 'x' holds True"),
         ({}, {"columns": ["y"]}, r"has the columns \['kind', 'x', 'n'\], and not one 'y'"),
         ({}, {"columns": ["x"], "label": "sort"}, "and not one 'sort'"),
@@ -280,6 +293,14 @@ def test_damaged_tables_are_refused(path, monkeypatch):
         ("a,b\n1,nan\n", "row 1: column 'b' has no value"),
         ("a,b\n1,true\n", "row 1: column 'b' holds True"),
         ("a,b\n1,2024-05-01\n", r"row 1: column 'b' holds datetime\.date"),
+        (",a,b\n0,1.5,2\n", "has the index of a data frame, the column '': .*index=False, or name"),
+        ("Unnamed: 0,a\n0,1\n", "has the index of a data frame, the column 'Unnamed: 0'"),
+        (
+            "a,t\n1,1700000000\n2,1700000060\n3,1700000120\n",
+            "column 't' holds 1700000000 and 1700000060, which are equal in float32: subtract",
+        ),
+        ("t\n1e6\n1000000.01\n", r"column 't' holds 1000000\.0 and 1000000\.01, which are equal"),
+        ("t\n9007199254740992\n9007199254740993\n", "column 't' holds 900719.* are equal"),
     ],
 )
 def test_rows_of_csv_tables_that_are_wrong_are_named(tmp_path, content, message):
@@ -300,6 +321,76 @@ def test_rows_of_csv_tables_that_are_wrong_are_named(tmp_path, content, message)
 def test_a_csv_table_is_read_however_it_is_written(tmp_path, content):
     (tmp_path / "a.csv").write_bytes(content.encode())
     assert data.table(tmp_path / "a.csv").train.tolist() == [[1, 2], [3, 4]]
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        "caf\xe9,b\n1,2\n".encode("latin1"),
+        "a,b\n1,2\n".encode("utf-16"),
+        "a,b\n1,caf\xe9\n".encode("latin1"),
+    ],
+)
+def test_a_csv_table_that_is_no_utf_8_is_refused_by_name(tmp_path, content):
+    (tmp_path / "a.csv").write_bytes(content)
+    for arguments in ({}, {"label": "b"}):
+        with pytest.raises(ValueError, match=r"a\.csv is no UTF-8 text .*: save it as UTF-8"):
+            data.table(tmp_path / "a.csv", **arguments)
+
+
+def test_columns_that_are_not_read_may_be_in_any_code(tmp_path):
+    (tmp_path / "a.csv").write_bytes("a,b\n1,caf\xe9\n".encode("latin1"))
+    assert data.table(tmp_path / "a.csv", columns=["a"]).train.tolist() == [[1]]
+
+
+def test_classes_of_tables_are_text_as_it_is_written(tmp_path):
+    (tmp_path / "a.csv").write_text("k,x\n01,1\n1,2\nNA,3\ntrue,4\n1.0,5\n2024-05-01,6\n")
+    classes = ("01", "1", "1.0", "2024-05-01", "NA", "true")
+    assert data.table(tmp_path / "a.csv", label="k").classes == classes
+    for content, message in [
+        ("k,x\nup,1\n,2\n", "row 2: the label 'k' has no value"),
+        ('k,x\nup,1\n"down,2\nup,3\n"down,4\n', r"row 2: the label 'k' is 'down,2\\nup,3\\n\w*"),
+        (
+            'x,k\n1,up\n2,"down\n3,up\n',
+            r"row 2: the label 'k' is 'down\\n3,up\\n', of several lines",
+        ),
+    ]:
+        (tmp_path / "a.csv").write_text(content)
+        with pytest.raises(ValueError, match=rf"a\.csv, {message}"):
+            data.table(tmp_path / "a.csv", label="k")
+
+
+def test_an_index_is_read_if_it_is_named(tmp_path):
+    (tmp_path / "a.csv").write_text(",x\n5,1\n6,2\n")
+    assert data.table(tmp_path / "a.csv", columns=["", "x"]).train.tolist() == [[5, 1], [6, 2]]
+    assert data.table(tmp_path / "a.csv", label="").classes == ("5", "6")
+    assert data.series(tmp_path / "a.csv", label=0).classes == ("5", "6")
+
+
+@pytest.mark.parametrize(
+    ("index", "stored"), [("__index_level_0__", ["__index_level_0__"]), ("id", ["id"])]
+)
+def test_an_index_in_a_parquet_file_is_refused(tmp_path, index, stored):
+    frame = pa.table({"x": [1.5, 2.5], index: [3, 4]})
+    pandas = {"index_columns": stored, "columns": []}
+    parquet.write_table(
+        frame.replace_schema_metadata({"pandas": json.dumps(pandas)}), tmp_path / "a.parquet"
+    )
+    with pytest.raises(ValueError, match=rf"a\.parquet has the index .* column '{index}': .*False"):
+        data.table(tmp_path / "a.parquet")
+    assert data.table(tmp_path / "a.parquet", columns=["x"]).train.tolist() == [[1.5], [2.5]]
+    pandas["index_columns"] = [{"kind": "range", "start": 0, "stop": 2, "step": 1}]
+    frame = pa.table({"x": [1.5, 2.5]}).replace_schema_metadata({"pandas": json.dumps(pandas)})
+    parquet.write_table(frame, tmp_path / "a.parquet")
+    assert data.table(tmp_path / "a.parquet").shape == (1,)
+
+
+def test_continuous_data_may_lose_digits_and_numbers_that_float32_holds_are_kept(tmp_path):
+    near = np.nextafter(0.1, 1)
+    write(tmp_path / "a.parquet", {"x": [0.1, near, 0.7], "n": [0, 2**24 - 1, 2**24]})
+    assert data.table(tmp_path / "a.parquet").train[:, 1].tolist() == [0, 2**24 - 1, 2**24]
+    (tmp_path / "a.csv").write_text(f"0.1,{near!s},0.7\n")
+    assert data.series(tmp_path / "a.csv").shape == (1, 3)
 
 
 def test_numbers_may_be_names_if_they_are_named(tmp_path):

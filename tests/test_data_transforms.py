@@ -60,6 +60,28 @@ def test_dequantised_integers_come_back_exactly(make, levels, interval, seed):
     assert not torch.equal(y, transform.forward(x))
 
 
+@pytest.mark.parametrize(
+    "transform",
+    [
+        *(Affine.bins(levels, low, low + 1) for levels in (256, 2**16) for low in (-6.0, 5.0)),
+        *(Logit(2**16, alpha) for alpha in (1e-4, 0.05, 0.4)),
+        *(Affine.endpoints(256, low, low + 1) for low in (-100.0, 1000.0)),
+        Affine((-5.0, 300.0), (0.1, 7.0), 256),
+    ],
+)
+def test_pixels_come_back_from_ranges_off_zero_in_float32(transform):
+    x = torch.arange(transform.levels).repeat(200_000 // transform.levels // 2, 2, 1).mT
+    x = x.flatten(0, 1)  # (B, 2)
+    assert torch.equal(transform.to_pixels(transform.forward(x)).long(), x)
+    assert torch.equal(transform.to_pixels(transform.forward(x, generator())).long(), x)
+
+
+def test_noise_that_float32_has_no_room_for_is_refused():
+    for transform in (Affine.bins(256, 1e4, 1e4 + 1), Logit(2**16, 0.499)):
+        with pytest.raises(ValueError, match="generator: float32 has no room for noise"):
+            transform.forward(torch.tensor([3]), generator())
+
+
 @quick
 @given(level_counts, alphas, st.integers(0, 2**32))
 def test_dequantised_integers_come_back_exactly_from_the_logit(levels, alpha, seed):

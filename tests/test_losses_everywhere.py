@@ -29,6 +29,7 @@ from scoresde.training import (
     edm,
     likelihood,
     sigma2,
+    ssm_loss,
     velocity,
 )
 from scoresde.training.losses import target
@@ -100,6 +101,11 @@ def test_data_in_half_precision_have_a_loss_in_single(kind):
     found = dsm_loss(model, x0, t, eps)
     assert found.dtype == torch.float32
     exact = dsm_loss(model, x0.double(), t, eps.double())
+    torch.testing.assert_close(found.double(), exact, rtol=0.02, atol=1e-3)
+    t = torch.full((6,), sde.t_min + 0.1, dtype=torch.float64)
+    found = ssm_loss(model, x0, t, eps, torch.sign(eps))
+    assert found.dtype == torch.float32
+    exact = ssm_loss(model, x0.double(), t, eps.double(), torch.sign(eps.double()))
     torch.testing.assert_close(found.double(), exact, rtol=0.02, atol=1e-3)
 
 

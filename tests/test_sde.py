@@ -178,6 +178,7 @@ def test_a_level_holds_its_coefficients(sde):
     assert level.lam == pytest.approx(math.log(a / s), abs=1e-14)
     assert level.radius(0.5) == pytest.approx(math.sqrt(0.25 * a * a + s * s), rel=1e-15)
     assert math.tan(level.angle(0.5)) == pytest.approx(s / (0.5 * a), rel=1e-12)
+    assert level.information(0.5) == pytest.approx(math.log(level.radius(0.5) / s), rel=1e-12)
     assert isinstance(sde.level(1 if sde.T >= 1 else 0.5).sigma, float)
 
 
@@ -196,6 +197,7 @@ def test_a_level_of_each_sample_takes_the_rank_of_the_batch():
 def test_the_clean_level_is_the_data():
     assert (CLEAN.alpha, CLEAN.sigma, CLEAN.lam, CLEAN.angle()) == (1.0, 0.0, math.inf, 0.0)
     assert Level(1.0, 0.0, 1.0).angle() == pytest.approx(math.pi / 2, rel=1e-15)
+    assert (Level(1.0, 0.0, 1.0).information(), CLEAN.information()) == (0.0, math.inf)
 
 
 @pytest.mark.parametrize("t", [-0.1, 1.1, math.nan, math.inf])

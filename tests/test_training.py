@@ -129,6 +129,29 @@ class TestFailing:
         assert [r.skipped for r in state.history] == [0, 1, 1, 1, 0]
         assert all(math.isfinite(r.loss) for r in state.history)
 
+    @pytest.mark.parametrize("where", ["loss", "norm"])
+    def test_what_is_told_as_skipped_is_skipped(self, where):
+        # an infinite loss of finite gradient; a finite gradient whose norm overflows
+        def objective(model, x0, g, cond):
+            bad = int(x0[0, 0]) == 4
+            if where == "loss":
+                return model.net.gain.sum() + (math.inf if bad else 0.0)
+            return model.net.gain.sum() * (1e20 if bad else 1.0)
+
+        def batch(step: int):
+            return torch.full((4, 2), float(step)), None
+
+        model = Denoiser(Gain([0.0, 0.0]), VPSDE())
+        optimizer = torch.optim.Adam(model.parameters(), lr=0.1, fused=True)
+        state = train(
+            model, objective, batch, steps=8, optimizer=optimizer, schedule=lambda step: 1.0,
+            log_every=8, **QUIET,
+        )  # fmt: skip
+        taken = 8 - state.history[0].skipped
+        assert state.history[0].skipped == 1
+        assert float(optimizer.state[model.net.gain]["step"]) == taken
+        assert model.net.gain.tolist() == pytest.approx([-0.1 * taken] * 2)
+
     def test_too_many_in_a_row_are_told_across_records(self, tmp_path):
         def objective(model, x0, g, cond):
             return model.net.gain * (math.nan if x0[0, 0] >= 5 else 1.0)
@@ -199,6 +222,16 @@ class TestStep:
         assert [r.grad_norm for r in state.history] == pytest.approx([3.0, 3.0])
         assert [r.lr for r in state.history] == pytest.approx([0.2, 0.2])
 
+    @pytest.mark.parametrize("rate", [0.2, torch.tensor(0.2)], ids=["number", "tensor"])
+    def test_the_learning_rate_is_afterwards_what_it_was(self, tmp_path, rate):
+        model = Denoiser(Gain(0.0), VPSDE())
+        optimizer = torch.optim.Adam(model.parameters(), lr=rate)
+        how = {"optimizer": optimizer, "schedule": CosineDecay(5, warmup=1), **QUIET}
+        for k in range(2):
+            state = train(model, DSM(), zeros, steps=5, workdir=tmp_path / f"{k}", **how)
+            assert state.history[-1].lr == pytest.approx(0.2 * CosineDecay(5, warmup=1)(4))
+            assert float(optimizer.param_groups[0]["lr"]) == pytest.approx(0.2)
+
     def test_the_recorded_loss_is_the_mean_since_the_last_record(self):
         def objective(model, x0, g, cond):
             return 0.0 * model.net.gain + x0[0, 0]
@@ -266,6 +299,12 @@ class TestEMA:
         assert int(ema.n_averaged) == 20
         assert not ema.module.training
         assert not any(p.requires_grad for p in ema.module.parameters())
+
+    @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+    def test_half_precision_would_stall_it_and_is_told(self, dtype):
+        with pytest.warns(UserWarning, match="stalls.* amp=True"):
+            EMA(MLP().to(dtype))
+        EMA(MLP().to(dtype), decay=0.0)
 
     def test_samples_can_be_drawn_from_it(self):
         model = run(None, 2).ema.module

@@ -110,7 +110,7 @@ class MLP(nn.Module):
 class Gain(nn.Module):
     """One parameter."""
 
-    def __init__(self, gain: float = 0.0):
+    def __init__(self, gain: float | list[float] = 0.0):
         super().__init__()
         self.gain = nn.Parameter(torch.tensor(gain))
 

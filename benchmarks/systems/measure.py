@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import io
 import math
 from collections.abc import Sequence
@@ -159,7 +160,7 @@ def measure(
     wanted.append(("default", DEFAULT_CALLS, {"solver": AdamsPC(), "nfe": DEFAULT_CALLS}))
     cells = []
     for sampler, budget, settings in wanted:
-        x = drawn(run, home / f"{sampler}-{budget}-{n}-{fingerprint(run.model)}.npy", n, settings)
+        x = drawn(run, home / f"{sampler}-{budget}-{n}-{_digest(run, settings)}.npy", n, settings)
         cells.append(stick.cell(sampler, budget, x))
         if pictures is not None and (sampler, budget) == ("own", max(calls)):
             image = png(stretch(x[:64], run.transform.levels), scale=2)
@@ -202,6 +203,12 @@ def drawn(run: Run, path: Path, n: int, settings: dict[str, Any]) -> Tensor:
         np.save(buffer, x.numpy())
         atomic.replace(path, buffer.getvalue())
     return torch.from_numpy(np.load(path))
+
+
+def _digest(run: Run, settings: dict[str, Any]) -> str:
+    """Return the hash of the weights and of how samples are drawn, the code of solvers aside."""
+    told = f"{fingerprint(run.model)} {settings} {run.config.sample}"
+    return hashlib.sha256(told.encode()).hexdigest()[:16]
 
 
 def _cell(sampler: str, calls: int, x: Embedding, reference: Embedding) -> Cell:

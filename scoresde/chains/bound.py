@@ -39,7 +39,7 @@ from scoresde.likelihood.traces import mean_of
 from scoresde.noise import Noise
 from scoresde.sampling import check_data, check_model, noise_of, place_cond, placement
 from scoresde.sde import Level, Prior
-from scoresde.tensors import exp, expm1, lincomb, per_sample, softplus
+from scoresde.tensors import exp, expm1, lincomb, per_sample
 
 _CLOSE = 200
 """Neighbours among so many levels have means that differ less than their draws."""
@@ -179,8 +179,7 @@ def _kept(sde: Ladder, steps: int | None, grid: Grid) -> tuple[Level, ...]:
 
 def _depths(levels: Sequence[Level], data_std: float) -> Tensor:
     """Return log(1 + c^2 SNR) / 2 of levels, increasing."""
-    lams = torch.tensor([float(level.lam) for level in levels], dtype=torch.float64)
-    return 0.5 * torch.as_tensor(softplus(2.0 * (lams + math.log(data_std))))
+    return torch.tensor([float(v.information(data_std)) for v in levels], dtype=torch.float64)
 
 
 def _all(

@@ -22,8 +22,9 @@ class ChainDecoder(Decoder):
     """The last step of a chain: N(E[x0 | x_1], Sigma), as a density or a probability of bins.
 
     Sigma = beta_1^v beta~_2^{1-v}: the posterior's variance is 0 for the last step, and that of the
-    step before, from level 2 whatever levels a bound keeps, stands for it, as in the code of Nichol
-    and Dhariwal 2021 (arXiv:2102.09672). Of a chain with fixed variances their code and that of Ho
+    step before stands for it, as in the code of Nichol and Dhariwal 2021 (arXiv:2102.09672). It is
+    that from level 2 whatever levels a bound keeps, while theirs is from the second that is kept:
+    the bounds of respaced chains differ. Of a chain with fixed variances their code and that of Ho
     et al. 2020 (arXiv:2006.11239), whose eq. 13 has the bins, takes share 0 here, whatever the
     other steps have.
 

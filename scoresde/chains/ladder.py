@@ -170,7 +170,8 @@ class VELadder(Ladder):
 class LinearBetas(VPLadder):
     """The chain of DDPM: beta rises linearly from beta_min at level 1 to beta_max at level n.
 
-    Ho et al. 2020, arXiv:2006.11239, Sec. 4.
+    Ho et al. 2020, arXiv:2006.11239, Sec. 4. The defaults are those of 1000 levels. For n of them,
+    both betas times 1000 / n lead as near to pure noise; these stop at alpha_n = 0.6 for 100.
 
     Raises:
         ValueError: as `VPLadder`.

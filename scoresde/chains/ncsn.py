@@ -22,9 +22,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from scoresde.chains.ladder import GeometricSigmas, require_ladder
+from scoresde.chains.ladder import GeometricSigmas
 from scoresde.denoiser import Field
-from scoresde.errors import require_integer, require_number
+from scoresde.errors import require_integer, require_kind, require_number
 from scoresde.noise import Noise
 from scoresde.sde import Level
 from scoresde.solvers import AnnealedLangevin, PredictorCorrector, Solver, Step
@@ -84,9 +84,11 @@ def ncsnv2_sampler(sde: GeometricSigmas, corrections: int = 5) -> PredictorCorre
     """Return the sampler that NCSNv2 chooses for a ladder, by its technique 4.
 
     Raises:
-        ValueError: a process without levels; corrections below 1.
+        TypeError: a ladder of other levels.
+        ValueError: corrections below 1.
     """
-    lams = require_ladder(sde, "ncsnv2_sampler").lams
+    require_kind(sde, GeometricSigmas, "sde")
+    lams = sde.lams
     return annealed_langevin(best_step(math.exp(lams[0] - lams[1]), corrections), corrections)
 
 
@@ -102,9 +104,9 @@ def largest_distance(x: Tensor, chunk: int = 1024) -> float:
     require_integer(chunk, "chunk", 1)
     rows = x.flatten(1)
     rows = rows if rows.dtype == torch.float64 else rows.float()
-    parts = rows.split(chunk)
+    parts = (rows - rows.mean(0)).split(chunk)
     pairs = ((a, b) for i, a in enumerate(parts) for b in parts[i:])
-    # the product form of cdist cancels, but only where distances are small
+    # the product form of cdist cancels where distances are small beside the norms
     found = max((float(torch.cdist(a, b).max()) for a, b in pairs), default=0.0)
     if not 0.0 < found < math.inf:
         raise ValueError(

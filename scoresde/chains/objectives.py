@@ -65,8 +65,8 @@ class VLB:
     """The bound of a chain with learned variances, L_0 + ... + L_{n-1}, in bits/dim.
 
     Each sample has one level, drawn by how large its losses have been, as `LossMoments` of the
-    model says, and notes its loss there: the objective itself has no state (Nichol and Dhariwal
-    2021, arXiv:2102.09672, Sec. 3.3, L_vlb).
+    model says. A model in training notes its loss there: the objective itself has no state (Nichol
+    and Dhariwal 2021, arXiv:2102.09672, Sec. 3.3, L_vlb).
 
     Attributes:
         transform: from grey levels to model space, for the bins of `ChainDecoder`; data are at the
@@ -100,7 +100,8 @@ class VLB:
         levels, weights = moments.draw(torch.rand(len(x0), **place))
         prediction, eps = _predict(model, x0, levels, generator, cond, self.label_dropout)
         terms = _terms(sde, prediction, x0, eps, ChainDecoder(self.transform))
-        moments.update(levels, terms.detach())
+        if model.training:
+            moments.update(levels, terms.detach())
         return sde.n * (weights * terms).mean()
 
 

@@ -18,7 +18,7 @@ from scoresde.data.folders import Reader, files, read_folder
 from scoresde.data.parts import read_parts
 
 _SUFFIXES = (".wav",)
-_MAX_RATIO = 2**20
+_MAX_RATIO = 2**18
 _UNKNOWN = 0x7FFFF000
 """Writers to a pipe declare this many bytes of samples (SoX) or more, up to 2^32 - 1."""
 
@@ -38,7 +38,8 @@ def audio(
     Samples are floats, -1 to 1 at full scale: an integer of b bits over 2^(b-1), so that those of
     16 bits lie 2^-15 apart. The middle of a sound is cut to `length`, or padded with silence on
     both sides. Files are taken in the order of their paths. Where they lie in sub-folders, the
-    names of these are the classes.
+    names of these are the classes. Folders whose names begin with a dot, and __MACOSX, are passed
+    over.
 
     Args:
         train: the folder of the training sounds.
@@ -99,12 +100,10 @@ def _read_sound(path: Path, length: int, rate: int, resample: bool, channels: in
     elif len(wave) not in (1, channels):
         raise ValueError(f"it has {len(wave)} channels, not {channels}; pass channels=1 to mix")
     if found != rate:
-        from scipy.signal import resample_poly
-
         up, down = Fraction(rate, found).as_integer_ratio()
         if max(up, down) > _MAX_RATIO:  # its filter is 20 times as long
             raise ValueError(f"its rate is {found} Hz, too far from {rate} Hz to resample")
-        wave = resample_poly(wave, up, down, axis=1)
+        wave = _resample_middle(wave, up, down, length)
     extra = wave.shape[1] - length
     before = abs(extra) // 2
     if extra >= 0:
@@ -112,6 +111,23 @@ def _read_sound(path: Path, length: int, rate: int, resample: bool, channels: in
     else:
         wave = np.pad(wave, ((0, 0), (before, -extra - before)))
     return torch.from_numpy(wave).to(torch.get_default_dtype()).expand(channels, length)
+
+
+def _resample_middle(wave: np.ndarray, up: int, down: int, length: int) -> np.ndarray:
+    """Return the middle, of `length` or all of it, of wave (C, L) at up / down times its rate.
+
+    Only what the middle follows from is resampled: output m lies at input m * down / up, and the
+    filter reaches 10 * max(up, down) / up inputs to either side.
+    """
+    from scipy.signal import resample_poly
+
+    total = -(-wave.shape[1] * up // down)
+    first = max(total - length, 0) // 2
+    reach = 10 * max(up, down)
+    periods = max(first * down - reach, 0) // (up * down)  # whole ones, that outputs stay in place
+    end = -(-((first + length) * down + reach) // up)
+    part = resample_poly(wave[:, periods * down : end], up, down, axis=1)
+    return part[:, first - periods * up :][:, :length]
 
 
 def _decode(path: Path) -> tuple[int, np.ndarray]:

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import operator
+import reprlib
 from collections.abc import Iterator
 from contextlib import contextmanager
 from numbers import Integral
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -22,6 +24,9 @@ _EXPANSION = 256
 _SMALL = 2**30
 """Bytes that a file may unpack to whatever its size, 1 GiB."""
 
+_RESOLUTION = 2**-12
+"""The part of their range by which rounding may move values that are not whole numbers."""
+
 
 @contextmanager
 def naming(train: str | Path, test: str | Path | None = None) -> Iterator[None]:
@@ -31,6 +36,46 @@ def naming(train: str | Path, test: str | Path | None = None) -> Iterator[None]:
     except ValueError as error:
         source = train if test is None else f"{train} and {test}"
         raise ValueError(f"{source}: {error}") from error
+
+
+@contextmanager
+def decoding(path: Path) -> Iterator[None]:
+    """Say of text that is no UTF-8 which file it is in, and the remedy."""
+    try:
+        yield
+    except UnicodeDecodeError as error:
+        raise ValueError(f"{path} is no UTF-8 text ({error}): save it as UTF-8") from error
+
+
+def require_distinct(where: str, exact: np.ndarray, values: np.ndarray) -> None:
+    """Raise ValueError where rounding to the dtype of `values` destroys what is distinct.
+
+    That is where it makes whole numbers equal, such as times in seconds since 1970 in float32, or
+    other numbers whose range is small beside their size; continuous data lose no more than digits.
+    """
+    distinct = np.unique(exact)
+    rounded = distinct.astype(values.dtype)
+    merged = np.flatnonzero(rounded[1:] == rounded[:-1])
+    if not len(merged):
+        return
+    reach = float(distinct[-1]) - float(distinct[0])
+    coarse = np.abs(distinct - rounded).max() > _RESOLUTION * reach
+    if coarse or (distinct == np.rint(distinct)).all():
+        first, second = distinct[merged[0] : merged[0] + 2]
+        raise ValueError(
+            f"{where} holds {first} and {second}, which are equal in {values.dtype}: subtract an "
+            "offset first, or round what need not be told apart"
+        )
+
+
+def require_class(name: str, where: str) -> None:
+    """Raise ValueError for a name that is empty, or goes on in the next line of its file."""
+    if not name:
+        raise ValueError(f"{where} has no value: fill it in, or remove the row")
+    if "\n" in name or "\r" in name:
+        raise ValueError(
+            f"{where} is {reprlib.repr(name)}, of several lines: close its quotes, or write one"
+        )
 
 
 def require_expansion(path: Path, unpacked: int, remedy: str) -> None:

@@ -136,6 +136,8 @@ _GLOBALS = {
 
 
 _TUPLES = ("TUPLE", "TUPLE1", "TUPLE2", "TUPLE3")
+_MAX_TUPLES = 100
+"""A batch of CIFAR-10 has six."""
 _OPCODES = {
     *("PROTO", "MARK", "STOP", "EMPTY_DICT", "SETITEM", "SETITEMS", "EMPTY_LIST", "APPEND"),
     *("APPENDS", "EMPTY_TUPLE", *_TUPLES, "BINPUT", "LONG_BINPUT", "BINGET", "LONG_BINGET"),
@@ -148,15 +150,21 @@ def _require_plain(content: bytes) -> None:
     """Raise UnpicklingError for a pickle whose reading takes more than its length accounts for.
 
     `pickle` makes room for any length and any number of remembered objects that it is told of, and
-    hashes tuples that share tuples in a time exponential in their depth. Here lengths are read with
-    what they are of, objects are remembered in order, and no tuple is recalled.
+    hashes tuples that share tuples in a time exponential in their depth, and with a stack as deep
+    as they are. Here lengths are read with what they are of, objects are remembered in order, and
+    tuples are few and not recalled.
     """
     memo: dict[int, str] = {}
-    last = ""
+    last, tuples = "", 0
     for opcode, argument, _ in pickletools.genops(content):
         name, value = opcode.name, argument or 0
         if name not in _OPCODES:
             raise pickle.UnpicklingError(f"it holds {name}, which no batch of CIFAR-10 does")
+        tuples += name in _TUPLES
+        if tuples > _MAX_TUPLES:
+            raise pickle.UnpicklingError(
+                f"it holds more than {_MAX_TUPLES} tuples, which no batch of CIFAR-10 does"
+            )
         if name in ("BINPUT", "LONG_BINPUT"):
             if value > len(memo) + 1:
                 raise pickle.UnpicklingError(f"it remembers an object {value} after {len(memo)}")

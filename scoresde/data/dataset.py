@@ -113,7 +113,9 @@ class Dataset:
     def split(self, test_share: float, seed: int = 0) -> Dataset:
         """Set a random share of the training samples aside as the test set.
 
-        The share is taken from each class by itself, so both sets keep the classes' proportions.
+        Of all samples it is the nearest whole number, and of those of a class one next to the
+        share, so that both sets keep the classes' proportions: the parts are rounded down, and up
+        where most is lost by it (the method of largest remainders).
 
         Raises:
             ValueError: there is a test set already, or `test_share` is not in (0, 1) or leaves one
@@ -125,10 +127,14 @@ class Dataset:
             raise ValueError(f"{self!r} has a test set already: use it, or build one without")
         order = torch.randperm(len(self.train), generator=torch.Generator().manual_seed(seed))
         labels = torch.zeros_like(order) if self.train_labels is None else self.train_labels[order]
-        groups = [order[labels == label] for label in labels.unique()]
+        present, counts = labels.unique(return_counts=True)
+        quotas = test_share * counts.double()
+        taken = quotas.long()
+        lost = round(test_share * len(order)) - int(taken.sum())
+        taken[(quotas - taken).argsort(descending=True, stable=True)[:lost]] += 1
         test = torch.zeros(len(order), dtype=torch.bool)
-        for group in groups:
-            test[group[: round(test_share * len(group))]] = True
+        for label, count in zip(present, taken, strict=True):
+            test[order[labels == label][:count]] = True
         if not 0 < test.sum() < len(order):
             raise ValueError(
                 f"test_share={test_share} leaves {int(test.sum())} of {len(order)} samples to "

@@ -6,8 +6,10 @@ import hashlib
 import os
 import shutil
 import tempfile
+import time
 import warnings
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -17,6 +19,9 @@ import torch
 from torch import Tensor
 
 from scoresde.data.parts import Part
+
+_UNFINISHED = ".scoresde-"
+_DAY = 24 * 60 * 60.0
 
 
 @dataclass(frozen=True)
@@ -53,7 +58,8 @@ def read_folder(root: Path, reader: Reader) -> Part:
 
     With a cache the samples are mapped from a file there, copy on write. It is found again by the
     folder, its files' names, sizes and times of change and the reader's settings, and made where
-    there is none; a kill on the way leaves no half of one under its name.
+    there is none; a kill on the way leaves no half of one under its name, and what it leaves under
+    another is removed when one is made a day later.
 
     Raises:
         FileNotFoundError: the folder is missing, or holds no such files.
@@ -81,14 +87,26 @@ def read_folder(root: Path, reader: Reader) -> Part:
 
 
 def files(root: Path, kind: str, suffixes: tuple[str, ...]) -> list[Path]:
-    """Return the files of a folder and of all folders in it, in the order of their paths."""
-    found = (path for path in root.rglob("*") if path.suffix.lower() in suffixes)
+    """Return the files of a folder and of all folders in it, in the order of their paths.
+
+    Folders that programs keep for themselves are passed over: .ipynb_checkpoints and others whose
+    names begin with a dot, and __MACOSX, which archives of macOS hold.
+    """
+    found = (
+        path
+        for path in root.rglob("*")
+        if path.suffix.lower() in suffixes and not _is_hidden(path.relative_to(root).parent)
+    )
     # by their text: paths themselves are compared without case on Windows
     paths = sorted((path for path in found if path.is_file()), key=lambda path: path.parts)
     if not paths:
         state = f"holds no {kind} ({' '.join(suffixes)})" if root.is_dir() else "is no folder"
         raise FileNotFoundError(f"{root} {state}")
     return paths
+
+
+def _is_hidden(folder: Path) -> bool:
+    return any(part.startswith(".") or part == "__MACOSX" for part in folder.parts)
 
 
 def _files(root: Path, reader: Reader) -> tuple[list[Path], bool]:
@@ -124,7 +142,8 @@ def _cached(
     target = cache / f"{reader.kind}-{_key(root, paths, reader)}"
     if not target.exists():
         cache.mkdir(parents=True, exist_ok=True)
-        temporary = Path(tempfile.mkdtemp(prefix=".tmp-", dir=cache))
+        _remove_abandoned(cache)
+        temporary = Path(tempfile.mkdtemp(prefix=_UNFINISHED, dir=cache))
         try:
             _write(temporary, paths, reader)
             os.rename(temporary, target)
@@ -138,6 +157,15 @@ def _cached(
         return samples, np.load(target / "kept.npy", allow_pickle=False)
     except (OSError, ValueError) as error:
         raise ValueError(f"{target} cannot be read ({error}): delete it") from error
+
+
+def _remove_abandoned(cache: Path) -> None:
+    """Remove what was being written by processes that were killed: others may be at work there."""
+    for folder in cache.glob(f"{_UNFINISHED}*"):
+        with suppress(OSError):  # it may be finished meanwhile
+            last = max(path.stat().st_mtime for path in (folder, *folder.iterdir()))
+            if time.time() - last > _DAY:
+                shutil.rmtree(folder)
 
 
 def _write(folder: Path, paths: list[Path], reader: Reader) -> None:

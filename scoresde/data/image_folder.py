@@ -33,7 +33,8 @@ def images(
     An image is turned upright as its EXIF tag says, cut to its central square, resized (Lanczos)
     and converted to grey or RGB; transparency is dropped, and so are the lower 8 bits of colours of
     16; grey of more than 8 bits is refused. Files are taken in the order of their
-    paths. Where the files lie in sub-folders, the names of these are the classes.
+    paths. Where the files lie in sub-folders, the names of these are the classes. Folders whose
+    names begin with a dot, and __MACOSX, are passed over.
 
     Args:
         train: the folder of the training images.
@@ -76,8 +77,9 @@ def _read_image(path: Path, size: int, channels: int) -> Tensor:
     try:
         # Pillow knows formats, such as EPS, that other programs run
         with Image.open(path, formats=_FORMATS) as file:
-            if file.mode.startswith(("I", "F")):
-                raise ValueError(f"mode {file.mode} has more than 8 bits a channel")
+            # Pillow makes 8 bits of the 16 of grey with alpha, and tells by the decoder alone
+            if file.mode.startswith(("I", "F")) or "LA;16" in str(file.tile):
+                raise ValueError("it is grey of more than 8 bits: convert it to 8")
             image = ImageOps.exif_transpose(file).convert("RGB" if channels == 3 else "L")
     except UnidentifiedImageError as error:
         raise ValueError(f"it is none of {', '.join(_FORMATS)}: convert it to one") from error

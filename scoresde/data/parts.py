@@ -47,7 +47,7 @@ def read_parts(
     first = read(Path(train))
     second = Part(first.samples[:0]) if test is None else read(Path(test))
     known, met = set(first.names), set(second.names)
-    if test is not None and not (bool(known) == bool(met) and met <= known | set(first.classes)):
+    if test is not None and not (bool(known) == bool(met) and met <= known):
         raise ValueError(
             f"{test} has the classes {sorted(met)}, {train} has {sorted(known)}: give both the "
             "same classes"

@@ -11,8 +11,12 @@ from typing import Any
 import numpy as np
 import torch
 
+from scoresde.data.checks import decoding, require_class, require_distinct
 from scoresde.data.dataset import Dataset
 from scoresde.data.parts import Part, read_parts
+
+_INDEX = ("", "Unnamed: 0", "__index_level_0__")
+"""How pandas names an index without a name: written as CSV, read from there, as Parquet."""
 
 
 def table(
@@ -24,21 +28,25 @@ def table(
 ) -> Dataset:
     """Read the numbers of a .csv or .parquet file with named columns: shape (D,), continuous.
 
-    Rows are counted from 1, the header of a CSV file aside.
+    Rows are counted from 1, the header of a CSV file aside. Numbers are rounded to torch's default
+    dtype, float32 unless it was changed. Classes are text, as it is written.
 
     Args:
         train: path of the training samples, one in each row.
         test: path of the test samples, of the same columns in any order. Without one the test set
             is empty: see `Dataset.split`.
-        columns: names of the D columns to read, in order; all but `label` by default.
+        columns: names of the D columns to read, in order; all but `label` by default, if none of
+            them is an index that pandas wrote.
         label: name of the column with the classes, text or integers.
 
     Raises:
         ImportError: PyArrow is not installed.
         FileNotFoundError: there is no such file.
-        ValueError: a file is damaged or of another kind; a column that is not there, or holds what
-            is no number; a value that is missing or not finite, with its row and column; a test set
-            with other classes.
+        ValueError: a file is damaged, of another kind or no UTF-8; a column that is not there, is
+            an index, or holds what is no number, or whole numbers that the dtype makes equal, or
+            others whose range is too small beside their size; a value that is missing or not
+            finite, or a class over several lines, with its row and column; a test set with other
+            classes.
     """
     if columns is None:
         columns = _names_of_columns(Path(train), label)
@@ -51,7 +59,17 @@ def table(
 
 
 def _names_of_columns(path: Path, label: str | None) -> list[str]:
-    names = [name for name in _read(path).column_names if name != label]
+    with decoding(path):
+        content = _read(path, label)
+        names = [name for name in content.column_names if name != label]
+    stored = content.schema.pandas_metadata or {}
+    index = {name for name in stored.get("index_columns", ()) if isinstance(name, str)}
+    found = next((name for name in names if name in index or name in _INDEX), None)
+    if found is not None:
+        raise ValueError(
+            f"{path} has the index of a data frame, the column {found!r}: write it with "
+            "index=False, or name the columns to read by columns="
+        )
     counted = [str(k) for k in range(len(names))]  # as pandas names them
     unnamed = names != counted and all(map(_is_number, names))
     if path.suffix.lower() == ".csv" and unnamed and (label is None or _is_number(label)):
@@ -63,14 +81,15 @@ def _names_of_columns(path: Path, label: str | None) -> list[str]:
 
 
 def _part(path: Path, columns: Sequence[str], label: str | None) -> Part:
-    content = _read(path)
-    read = [_numbers(path, name, _column(path, content, name)) for name in columns]
-    names = [] if label is None else _names(path, label, _column(path, content, label))
+    with decoding(path):
+        content = _read(path, label)
+        read = [_numbers(path, name, _column(path, content, name)) for name in columns]
+        names = [] if label is None else _names(path, label, _column(path, content, label))
     return Part(torch.from_numpy(np.stack(read, axis=1)), names)
 
 
-def _read(path: Path) -> Any:
-    """Return a file as a table of PyArrow."""
+def _read(path: Path, label: str | None) -> Any:
+    """Return a file as a table of PyArrow, with the label of a CSV file as it is written."""
     try:
         import pyarrow
         from pyarrow import parquet
@@ -81,7 +100,7 @@ def _read(path: Path) -> Any:
     try:
         match path.suffix.lower():
             case ".csv":
-                return _read_csv(path)
+                return _read_csv(path, label)
             case ".parquet":
                 return parquet.ParquetFile(path).read()
     except (pyarrow.ArrowException, OSError) as error:
@@ -89,10 +108,12 @@ def _read(path: Path) -> Any:
     raise ValueError(f"{path} is no .csv or .parquet file")
 
 
-def _read_csv(path: Path, use_threads: bool = True) -> Any:
+def _read_csv(path: Path, label: str | None, use_threads: bool = True) -> Any:
     import pyarrow
     from pyarrow import csv
 
+    with path.open("rb") as file:
+        file.readline().decode()  # UTF-16 would only look ragged
     ragged: list[Any] = []
 
     def note(row: Any) -> str:
@@ -104,12 +125,14 @@ def _read_csv(path: Path, use_threads: bool = True) -> Any:
             path,
             csv.ReadOptions(use_threads=use_threads),
             csv.ParseOptions(invalid_row_handler=note),
-            # empty text is missing, as an empty number is
-            csv.ConvertOptions(strings_can_be_null=True),
+            csv.ConvertOptions(
+                check_utf8=False,  # but where it is read
+                column_types=None if label is None else {label: pyarrow.string()},
+            ),
         )
     except pyarrow.ArrowInvalid as error:
         if use_threads:
-            return _read_csv(path, use_threads=False)  # which counts rows
+            return _read_csv(path, label, use_threads=False)  # which counts rows
         if not ragged:
             raise
         row = ragged[0]
@@ -134,8 +157,10 @@ def _numbers(path: Path, name: str, column: Any) -> np.ndarray:
             "number: correct it (commas split values, decimals have a point), leave the column out "
             "by columns=, or name it by label="
         )
+    whole = types.is_integer(kind)
+    exact = (column if whole else column.cast("float64", safe=False)).to_numpy()
     with np.errstate(over="ignore"):
-        values = column.cast("float64", safe=False).to_numpy().astype(torch.empty(0).numpy().dtype)
+        values = exact.astype(torch.empty(0).numpy().dtype)
     finite = np.isfinite(values)
     if not finite.all():
         row = int(np.argmin(finite))
@@ -143,18 +168,22 @@ def _numbers(path: Path, name: str, column: Any) -> np.ndarray:
             f"{path}, row {row + 1}: column {name!r} holds {column[row]}, which is not finite in "
             f"{values.dtype}: correct it, or remove the row"
         )
+    require_distinct(f"{path}: column {name!r}", exact, values)
     return values
 
 
 def _names(path: Path, label: str, column: Any) -> list[str]:
     _require_complete(path, label, column)
     names = column.to_pylist()
+    numbers = all(map(_is_number, names))
     for row, name in enumerate(names, start=1):
-        if not isinstance(name, str | int):
+        where = f"{path}, row {row}: the label {label!r}"
+        if not isinstance(name, str | int) or (numbers and "." in str(name)):
             raise ValueError(
-                f"{path}, row {row}: the label {label!r} is {reprlib.repr(name)}, no text or "
-                "integer: round it, or name another column"
+                f"{where} is {reprlib.repr(name)}, no text or integer: round it, or name another "
+                "column"
             )
+        require_class(str(name), where)
     return [str(name) for name in names]
 
 

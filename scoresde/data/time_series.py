@@ -12,12 +12,13 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from scoresde.data.checks import integer
+from scoresde.data.checks import decoding, integer, require_class, require_distinct
 from scoresde.data.dataset import Dataset
 from scoresde.data.parts import Part, read_parts
 
 _MISSING = ("?", "na", "n/a", "null", "none", "-")
 _DELIMITERS = {".csv": ",", ".tsv": "\t"}
+_INDEX = ("", "Unnamed: 0")  # as pandas names one without a name
 
 
 def series(
@@ -31,7 +32,8 @@ def series(
       line: its channels split by colons, their values by commas, and the class at the end, if the
       header has classes. Format: Löning et al. 2019, arXiv:1909.07872 (sktime), now of aeon.
 
-    Values are continuous. Rows are counted from 1, the header aside.
+    Values are continuous, and rounded to torch's default dtype, float32 unless it was changed. Rows
+    are counted from 1, the header aside.
 
     Args:
         train: path of the training series.
@@ -41,8 +43,11 @@ def series(
     Raises:
         FileNotFoundError: there is no such file.
         ValueError: a file of another kind; a value that is missing or no finite number, series of
-            several lengths, a first row that counts 0, 1, 2, ... as headers do, or a class that the
-            header does not list, with file and row; time stamps; a test set with other classes.
+            several lengths, quotes that do not close, a first row that counts 0, 1, 2, ... as
+            headers do, or a class that the header does not list, with file and row; a header that
+            begins with an index; text that is no UTF-8; whole numbers that the dtype makes equal,
+            or values whose range is too small beside their size; time stamps; a test set with other
+            classes.
     """
     position = integer(label)
     if label is not None and position is None:
@@ -54,23 +59,22 @@ def _read(path: Path, label: int | None) -> Part:
     suffix = path.suffix.lower()
     if suffix not in (*_DELIMITERS, ".ts"):
         raise ValueError(f"{path} is no .csv, .tsv or .ts file; for .npy files use npy")
-    try:
+    with decoding(path):
         if suffix == ".ts":
             if label is not None:
                 raise ValueError(f"label={label}: the header of a .ts file says where classes are")
             return _read_ts(path)
         return _read_table(path, _DELIMITERS[suffix], label)
-    except (UnicodeDecodeError, csv.Error) as error:
-        raise ValueError(
-            f"{path} is no text of values ({error}): save it as UTF-8, or get it again"
-        ) from error
 
 
 def _read_table(path: Path, delimiter: str, label: int | None) -> Part:
-    with path.open(newline="", encoding="utf-8-sig") as file:
-        lines = csv.reader(file, delimiter=delimiter)
-        rows = [row for row in lines if len(row) > 1 or "".join(row).strip()]
+    rows = _rows(path, delimiter, label)
     named = bool(rows) and _is_header(rows[0], label)
+    if named and rows[0][0].strip() in _INDEX and label not in (0, -len(rows[0])):
+        raise ValueError(
+            f"{path} has the index of a data frame, the column {rows[0][0]!r}: write it with "
+            "index=False"
+        )
     hint = f" (split values by {delimiter!r}, write decimals with a point, name classes by label=)"
     values, names = [], []
     for number, row in enumerate(rows[1:] if named else rows, start=1):
@@ -87,6 +91,22 @@ def _read_table(path: Path, delimiter: str, label: int | None) -> Part:
             "before it if it is a series"
         )
     return Part(_stack(path, values), names)
+
+
+def _rows(path: Path, delimiter: str, label: int | None) -> list[list[str]]:
+    rows: list[list[str]] = []
+    with path.open(newline="", encoding="utf-8-sig") as file:
+        try:
+            for row in csv.reader(file, delimiter=delimiter, strict=True):
+                if len(row) > 1 or "".join(row).strip():
+                    rows.append(row)
+        except csv.Error as error:
+            number = 1 + len(rows) - (bool(rows) and _is_header(rows[0], label))
+            raise ValueError(
+                f"{path}, row {number} is no text of values ({error}): close its quotes, or get "
+                "the file again"
+            ) from error
+    return rows
 
 
 def _read_ts(path: Path) -> Part:
@@ -155,21 +175,20 @@ def _numbers(values: Sequence[str], where: str, hint: str = "") -> np.ndarray:
         numbers = np.array(values, dtype=np.float64)
     except ValueError:
         numbers = np.array([float(v) if _is_number(v) else np.nan for v in values])
+    dtype = torch.empty(0).numpy().dtype
     with np.errstate(over="ignore"):
-        numbers = numbers.astype(torch.empty(0).numpy().dtype)
-    finite = np.isfinite(numbers)
+        finite = np.isfinite(numbers.astype(dtype))
     if not finite.all():
         at = int(np.argmin(finite))
         raise ValueError(
             f"{where} has {reprlib.repr(values[at])} at place {at + 1}, which is no finite number "
-            f"of {numbers.dtype}: correct it, fill it in, or remove the row{hint}"
+            f"of {dtype}: correct it, fill it in, or remove the row{hint}"
         )
     return numbers
 
 
 def _class(name: str, where: str) -> str:
-    if name in ("", "?"):
-        raise ValueError(f"{where} has no class: fill it in, or remove the row")
+    require_class("" if name == "?" else name, f"{where}: the class")
     return name
 
 
@@ -182,7 +201,11 @@ def _stack(path: Path, values: list[np.ndarray]) -> Tensor:
                 f"{path}, row {number} has {_size(value)}, row 1 has {_size(values[0])}: make all "
                 "series alike, such as by cutting them to the shortest"
             )
-    return torch.from_numpy(np.stack(values))
+    exact = np.stack(values)
+    rounded = exact.astype(torch.empty(0).numpy().dtype)
+    for channel in range(exact.shape[1]):
+        require_distinct(f"{path}: channel {channel + 1}", exact[:, channel], rounded)
+    return torch.from_numpy(rounded)
 
 
 def _size(value: np.ndarray) -> str:

@@ -31,6 +31,11 @@ class _Transform(ABC):
     def inverse(self, y: Tensor) -> Tensor:
         """Map y (B, *) from model space back to data units, unrounded."""
 
+    @property
+    @abstractmethod
+    def _reach(self) -> float:
+        """The size of the largest number that the map or its inverse rounds, in bins."""
+
     @abstractmethod
     def log_det_at(self, y: Tensor) -> float | Tensor:
         """Return log |dy/dx| per dimension at y (B, *), in nats: a float, or (B,)."""
@@ -46,7 +51,9 @@ class _Transform(ABC):
 
         Raises:
             ValueError: `x` is outside the declared range or of the wrong kind (such as float images
-                in [0, 1] where grey levels are declared), or its features do not match the map's.
+                in [0, 1] where grey levels are declared), or its features do not match the map's;
+                noise is asked for, and the map puts levels so far from 0 for their distance that
+                float32 has no room for it.
         """
         if self.levels is None:
             require_continuous("x", x)
@@ -54,13 +61,14 @@ class _Transform(ABC):
             require_grey_levels("x", x, self.levels)
             x = x.to(torch.get_default_dtype())
             if generator is not None:
-                x = x + _noise_within_bins(x, self.levels, generator)
+                x = x + _noise_within_bins(x, self._reach, generator)
         return self.embed(x)
 
     def to_pixels(self, y: Tensor) -> Tensor:
-        """Return the grey level whose bin holds y, clipped to 0..levels-1; it undoes `forward`.
+        """Return the grey level whose bin holds y, clipped to 0..levels-1.
 
-        The result is uint8 up to 256 levels, int32 above.
+        It undoes `forward`, with noise and, where there is room for noise, without. The result is
+        uint8 up to 256 levels, int32 above.
 
         Raises:
             ValueError: the data are continuous, or `y` is not finite.
@@ -157,6 +165,12 @@ class Affine(_Transform):
         return cls(loc=tuple(mean.tolist()), scale=tuple(variance.sqrt().tolist()))
 
     @property
+    def _reach(self) -> float:
+        last = (self.levels or 1) - 0.5
+        locs = self.loc if isinstance(self.loc, tuple) else (self.loc,)
+        return max(max(last, abs(loc), abs(last - loc)) for loc in locs)
+
+    @property
     def log_det(self) -> float:
         """The log |dy/dx| per dimension, in nats: the mean of -log(scale) over features."""
         scales = self.scale if isinstance(self.scale, tuple) else (self.scale,)
@@ -198,6 +212,10 @@ class Logit(_Transform):
         if not 0.0 < self.alpha < 0.5:
             raise ValueError(f"alpha={self.alpha} must be between 0 and 1/2")
 
+    @property
+    def _reach(self) -> float:
+        return self.levels / (1.0 - 2.0 * self.alpha)
+
     def embed(self, x: Tensor) -> Tensor:
         return torch.logit(self.alpha + (1.0 - 2.0 * self.alpha) * (x + 0.5) / self.levels)
 
@@ -228,12 +246,17 @@ def _along_features(name: str, values: float | tuple[float, ...], x: Tensor) -> 
     return torch.tensor(values, dtype=x.dtype, device=x.device).view(-1, *[1] * (x.ndim - 2))
 
 
-def _noise_within_bins(x: Tensor, levels: int, generator: torch.Generator) -> Tensor:
-    """Draw noise uniform on (-1/2, 1/2), from the midpoints of 2^21 / levels (or fewer) cells.
+def _noise_within_bins(x: Tensor, reach: float, generator: torch.Generator) -> Tensor:
+    """Draw noise uniform on (-1/2, 1/2), from the midpoints of 2^21 / reach (or fewer) cells.
 
     A draw from all of float32 would now and then be rounded across the edge of its bin, and the
     pixel would change; midpoints stay further from the edge than the map and its inverse round.
     """
-    cells = 2**21 >> (levels - 1).bit_length()
+    cells = 2**21 >> (math.ceil(reach) - 1).bit_length()
+    if cells < 2:
+        raise ValueError(
+            "generator: float32 has no room for noise between levels that the map puts "
+            f"{reach:.3g} times as far from 0 as from each other: give it a range nearer to 0"
+        )
     draws = torch.randint(cells, x.shape, generator=generator, device=x.device)
     return ((draws + 0.5) / cells - 0.5).to(x.dtype)

@@ -36,7 +36,7 @@ from scoresde.likelihood.traces import mean_of
 from scoresde.noise import Noise
 from scoresde.sampling import check_data, check_model, noise_of, place_cond, placement
 from scoresde.sde import SDE, Level, Prior
-from scoresde.tensors import Scalar, cos, expm1, lincomb, log, per_sample, sin, softplus
+from scoresde.tensors import Scalar, cos, expm1, lincomb, log, per_sample, sin
 
 
 def elbo(
@@ -160,7 +160,7 @@ def _steady(values: Tensor, draws: Sequence[_Draw]) -> Tensor:
 def _diffusion(field: Field, x: Tensor, n: int, noise: Noise) -> tuple[Tensor, Tensor]:
     """Return minus the integral of E |v - v^|^2 ds, and its standard error, (B,)."""
     sde, c = field.sde, field.data_std
-    low, high = (_depth(sde.level(t), c) for t in (sde.T, sde.t_min))
+    low, high = (float(sde.level(t).information(c)) for t in (sde.T, sde.t_min))
     z = noise.fold(-1).normal(x.new_zeros(len(x), n, dtype=torch.float64))
     strata = torch.arange(n, device=x.device) + torch.special.ndtr(z)
     levels = (_level(sde, per_sample(low + (high - low) / n * s, x), c) for s in strata.unbind(1))
@@ -178,7 +178,7 @@ def _decoded(
     sde, c = field.sde, field.data_std
     level = sde.level(sde.t_min)
     # the Gaussian's is -|v - v^|^2 / 2, so it weighs as much as half a unit of s
-    share = 0.5 / (_depth(level, c) - _depth(sde.level(sde.T), c))
+    share = 0.5 / float(level.information(c) - sde.level(sde.T).information(c))
     logs, draws = [], []
     for j in range(max(2, math.ceil(share * n))):
         prediction, draw = _draw(field, x, level, noise.fold(j).normal(x))
@@ -202,11 +202,6 @@ def prior_part(sde: SDE, prior: Prior, x: Tensor, n: int, noise: Noise) -> tuple
     logs = [prior.log_prob(mean + sigma * z) - log_normal(z, sigma) for z in draws]
     value, stderr = mean_of(torch.stack(logs, 1))
     return value, stderr
-
-
-def _depth(level: Level, data_std: float) -> float:
-    """Return s = log(r / sigma) = log(1 + e^{2 (lam + log c)}) / 2, 0 at alpha = 0."""
-    return 0.5 * float(softplus(2.0 * (level.lam + math.log(data_std))))
 
 
 def _level(sde: SDE, depth: Scalar, data_std: float) -> Level:

@@ -28,7 +28,8 @@ class RefineNet(nn.Module):
 
     By default it is NCSNv2's (Song and Ermon 2020, arXiv:2006.09011, App. B): it ignores t, and
     the score is net(x) / sigma, their technique 3. So it predicts -eps, and under
-    `Denoiser(net, sde, predicts="eps")` it is their model, up to a sign that it learns. Sizes:
+    `Denoiser(net, sde, predicts="eps")` it is their model, up to a sign that it learns, and to
+    their code's map of data in [0, 1] to [-1, 1] before the first layer, which is not here. Sizes:
 
     - CIFAR-10: `RefineNet(3, width=128)`, of 29.7 M parameters
     - 96 to 128 points a side: `RefineNet(3, width=128, multipliers=(1, 2, 2, 4, 4))`, 83.4 M

@@ -12,7 +12,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from scoresde.tensors import Scalar, atan2, hypot, lincomb, log, per_sample, sqrt
+from scoresde.tensors import Scalar, atan2, hypot, lincomb, log, per_sample, softplus, sqrt
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,6 +43,13 @@ class Level:
     def angle(self, data_std: float = 1.0) -> Scalar:
         """Return phi = atan2(sigma, alpha c), in [0, pi/2]."""
         return atan2(self.sigma, self.alpha * data_std)
+
+    def information(self, data_std: float = 1.0) -> Scalar:
+        """Return log(r / sigma) = log(1 + c^2 SNR) / 2, 0 at alpha = 0 and inf at sigma = 0.
+
+        It is what x_t tells of white Gaussian data of deviation c, in nats a dimension.
+        """
+        return 0.5 * softplus(2.0 * (self.lam + math.log(data_std)))
 
     def like(self, x: Tensor) -> Level:
         """Return the level with its per-sample values, if it has them, in the rank of x (B, *).

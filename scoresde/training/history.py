@@ -15,7 +15,7 @@ from scoresde import atomic
 
 
 class Record(NamedTuple):
-    """What was measured since the record before.
+    """What was measured since the record before, or since the run was resumed.
 
     Attributes:
         step: steps taken.

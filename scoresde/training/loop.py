@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from torch import Tensor
 from torch.optim import Adam, Optimizer
 from tqdm.auto import tqdm
 
@@ -50,11 +51,11 @@ def train(
 ) -> TrainState:
     """Train a denoiser, and go on from the newest checkpoint in `workdir` where there is one.
 
-    All randomness of step k follows from (seed, k), so a run that was stopped and resumed ends
-    with the weights of one that was not, bit for bit on the same CPU. The state of torch's global
-    generators is afterwards what it was. With a workdir, SIGTERM, SIGUSR1 and SIGINT (Ctrl-C)
-    finish the step, save a checkpoint and raise `Preempted`, which exits with status 128 + the
-    signal's number; a second one acts at once.
+    All of torch's randomness in step k follows from (seed, k), so a run that was stopped and
+    resumed ends with the weights of one that was not, bit for bit on the same CPU. The state of
+    torch's global generators and the optimizer's learning rates are afterwards what they were. With
+    a workdir, SIGTERM, SIGUSR1 and SIGINT (Ctrl-C) finish the step, save a checkpoint and raise
+    `Preempted`, which exits with status 128 + the signal's number; a second one acts at once.
 
     Args:
         model: the denoiser; it trains in place, where it is.
@@ -97,7 +98,7 @@ def train(
     optimizer = optimizer or Adam(model.parameters(), lr=2e-4, fused=True)
     schedule = schedule or Warmup()
     state = TrainState(model.train(), EMA(model, ema_decay), optimizer)
-    rates = [group["lr"] for group in optimizer.param_groups]  # before a checkpoint's are loaded
+    rates = [float(group["lr"]) for group in optimizer.param_groups]  # not a checkpoint's
     settings = {
         "objective": plain(objective), "optimizer": _hyperparameters(optimizer),
         "schedule": plain(schedule), "ema_decay": ema_decay, "grad_clip": grad_clip,
@@ -112,7 +113,10 @@ def train(
     stepper = Stepper(
         objective, batch, rates, schedule, grad_clip, seed, device, amp, start=state.step
     )
-    _run(state, steps, stepper, folder, Meter(max_skipped), tuple(callbacks), progress)
+    try:
+        _run(state, steps, stepper, folder, Meter(max_skipped), tuple(callbacks), progress)
+    finally:
+        stepper.schedule_rates(state, 1.0)
     return state
 
 
@@ -220,8 +224,9 @@ class _Folder:
 
 def _hyperparameters(optimizer: Optimizer) -> dict[str, Any]:
     # numbers only: flags such as `fused` choose an implementation, and differ among versions
+    kinds = (int, float, tuple, Tensor)
     groups = [
-        {name: value for name, value in group.items() if type(value) in (int, float, tuple)}
+        {k: float(v) if isinstance(v, Tensor) else v for k, v in group.items() if type(v) in kinds}
         for group in optimizer.param_groups
     ]
     return {"name": type(optimizer).__name__, "groups": groups}

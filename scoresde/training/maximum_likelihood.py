@@ -21,8 +21,8 @@ class MaximumLikelihood:
 
     Denoising score matching bounds it from above; here the density of the flow itself is raised,
     with gradients through its solve (Chen et al. 2018, arXiv:1806.07366; Grathwohl et al. 2019,
-    arXiv:1810.01367). A step costs a few solves, so a model is trained by `DSM` first. Data of
-    grey levels are dequantised anew for every batch.
+    arXiv:1810.01367). A step costs a few solves, so a model is trained by `DSM` first. Grey
+    levels have no density: let the batches dequantise them, each time anew.
 
     An estimated trace leaves loss and gradient without bias, since both are linear in it: one
     probe a sample is enough. What the solver's steps are too few for is no density, and may be

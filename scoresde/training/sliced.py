@@ -49,8 +49,9 @@ def ssm_loss(
         found = model(x, level, **(cond or {})).eps
         (slope,) = torch.autograd.grad((found * probe).sum(), x, create_graph=graph)
     # the score is -eps / sigma
-    trace = lincomb((-2.0 * level.sigma, slope * probe))
-    each = (found.square() + trace).flatten(1).mean(1)
+    wide = torch.promote_types(found.dtype, torch.float32)
+    trace = lincomb((-2.0 * level.sigma, slope.to(wide) * probe))
+    each = (found.to(wide).square() + trace).flatten(1).mean(1)
     weight = weighting(level, model)
     return lincomb((weight.reshape(-1) if isinstance(weight, Tensor) else weight, each))
 

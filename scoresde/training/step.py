@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import warnings
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
@@ -19,8 +20,8 @@ from scoresde.training.history import Meter, Record
 
 Batch = Callable[[int], tuple[Tensor, Mapping[str, Any] | None]]
 """Step k = 0, 1, ... to data (B, *) and the condition: a function of k alone, so that a resumed
-run sees what it would have seen. The global generators are seeded from (seed, k) when it is
-called."""
+run sees what it would have seen. Torch's global generators are seeded from (seed, k) when it is
+called; those of NumPy and Python are not."""
 
 Objective = Callable[[BaseDenoiser, Tensor, torch.Generator, Mapping[str, Any] | None], Tensor]
 """(model, x0, generator, cond) to a loss that is random by the generator alone; such as `DSM`."""
@@ -77,8 +78,7 @@ class Stepper:
         Raises:
             ValueError: a batch that is empty or, in host memory, not finite.
         """
-        for group, rate in zip(state.optimizer.param_groups, self.rates, strict=True):
-            group["lr"] = rate * self.schedule(state.step)
+        self.schedule_rates(state, self.schedule(state.step))
         generator = _seed(self.seed, state.step, self.device)
         x0, cond = self.batch(state.step)
         _check_batch(x0, state.step)
@@ -88,6 +88,11 @@ class Stepper:
         with torch.autocast(self.device.type, torch.bfloat16, enabled=self.amp):
             loss = self.objective(state.model, x0, generator, cond)
         meter.add(loss.detach(), _update(state, loss, self.grad_clip), len(x0))
+
+    def schedule_rates(self, state: TrainState, factor: float) -> None:
+        """Set the optimizer's learning rates to a multiple of those that it came with."""
+        for group, rate in zip(state.optimizer.param_groups, self.rates, strict=True):
+            group["lr"] = rate * factor
 
 
 def _seed(seed: int, step: int, device: torch.device) -> torch.Generator:
@@ -139,13 +144,16 @@ def _move(
 def _update(state: TrainState, loss: Tensor, grad_clip: float) -> Tensor:
     """Update the weights and their average, and return the norm of the gradient.
 
-    A gradient that is not finite leaves the weights and the optimizer as they are. Fused
+    A loss or a gradient that is not finite leaves the weights and the optimizer as they are. Fused
     optimizers see to that on the device; others wait for it.
     """
     scaler = GradScaler(loss.device.type, init_scale=1.0)
     state.optimizer.zero_grad(set_to_none=True)
     scaler.scale(loss).backward()
     norm = nn.utils.clip_grad_norm_(state.model.parameters(), grad_clip)
+    # the scaler looks at the gradients alone, and those of an infinite norm are clipped to 0
+    sound = torch.where((norm + loss.detach()).isfinite(), 1.0, math.nan)
+    next(p.grad for p in state.model.parameters() if p.grad is not None).mul_(sound)
     scaler.unscale_(state.optimizer)
     scaler.step(state.optimizer)
     state.ema.update_parameters(state.model)

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from scoresde.errors import require_integer
 from scoresde.sde import SDE
-from scoresde.tensors import normal_cdf, softplus
+from scoresde.tensors import normal_cdf
 
 
 class Times(ABC):
@@ -97,16 +97,14 @@ class InformationTimes(Times):
             raise ValueError(f"data_std={self.data_std} must be positive and finite")
 
     def quantile(self, sde: SDE, u: Tensor) -> tuple[Tensor, Tensor]:
-        high, low = (self._information(sde, t) for t in (sde.t_min, sde.T))
+        ends = (sde.level(t) for t in (sde.t_min, sde.T))
+        high, low = (float(level.information(self.data_std)) for level in ends)
         s = low + (high - low) * (1.0 - u)  # in this order: above 0 where low is 0
         lam = 0.5 * torch.log(torch.expm1(2.0 * s)) - math.log(self.data_std)
         t = _times(sde, lam)
         # ds / dlam = (alpha c / r)^2, and -dlam / dt = g^2 / (2 sigma^2)
         slope = -torch.expm1(-2.0 * s) * sde.g2(t) / (2.0 * torch.as_tensor(sde.sigma(t)) ** 2)
         return t, (high - low) / (sde.T - sde.t_min) / slope
-
-    def _information(self, sde: SDE, t: float) -> float:
-        return 0.5 * float(softplus(2.0 * (sde.lam(t) + math.log(self.data_std))))
 
 
 @dataclass(frozen=True)
