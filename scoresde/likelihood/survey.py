@@ -80,7 +80,8 @@ def survey(
         x: the data set (N, *), or as much of it as shall be measured.
         folder: where parts are kept.
         batch_size: rows that are measured at once.
-        settings: all that the results depend on, fit for JSON; `fingerprint(model)` among them.
+        settings: all that the results depend on, fit for JSON; `fingerprint(model)` among them, and
+            what tells the data from others.
         share: which of several processes this is; as torchrun says by default.
         progress: show a progress bar.
 
