@@ -32,7 +32,7 @@ USAGE = """usage: scoresde COMMAND [--flag=value ...]
                         --workdir is where samples go then, and the current folder by default
   --label=NAME,NAME     classes to draw, by name or number, in turn; all by default
   --to=FOLDER           where export writes
-  --n=NUMBER            how many samples to draw, or test samples to measure
+  --n=NUMBER            how many samples to draw, or test samples to measure, taken at random
   --seed=NUMBER         of sampling and of trace probes
   --metrics=NAME,NAME   of evaluate: frechet, frechet_infinity, kid, precision_recall,
                         density_coverage, sliced, energy, mmd, c2st
