@@ -34,6 +34,7 @@ from scoresde.likelihood import (
 from scoresde.models import clipped
 from scoresde.noise import SeededNoise
 from scoresde.run import Run
+from scoresde.solvers import Ancestral
 
 
 def measure(run: Run, x: Tensor, seed: int = 0) -> list[LogLikelihood]:
@@ -115,13 +116,18 @@ def _by_bound(run: Run, seed: int) -> Evaluate:
 def _bound(run: Run) -> Callable[..., LogLikelihood]:
     """Return the ELBO, or the bound of a chain, by as many levels as are set."""
     n = run.config.likelihood.levels
-    decoder = DiscretisedGaussian(run.transform) if run.of_levels else GaussianDecoder()
     if run.config.likelihood.method == "elbo":
+        decoder = DiscretisedGaussian(run.transform) if run.of_levels else GaussianDecoder()
         return partial(elbo, n=n, decoder=decoder)
-    if isinstance(run.model, LearnedVariance):
-        decoder = ChainDecoder(run.transform if run.of_levels else None)
+    # the variances are those of the chain that is sampled; the last of fixed ones is the lesser
+    sampler = configs.solve_settings(run.config, "sample")["solver"]
+    larger = isinstance(sampler, Ancestral) and sampler.forward_variance
+    of_last, share = (
+        (None, None) if isinstance(run.model, LearnedVariance) else (0.0, float(larger))
+    )
+    decoder = ChainDecoder(run.transform if run.of_levels else None, of_last)
     every = require_ladder(run.model.sde, "config.likelihood.method='vlb'").n
-    return partial(vlb, n=n if n < every else None, decoder=decoder)
+    return partial(vlb, n=n if n < every else None, share=share, decoder=decoder)
 
 
 def _by_flow(run: Run, seed: int) -> Evaluate:

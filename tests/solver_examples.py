@@ -6,11 +6,12 @@ import importlib
 import inspect
 import pkgutil
 import re
+from collections.abc import Iterable
 from dataclasses import replace
 from typing import Any
 
 import torch
-from conftest import generator
+from conftest import generator, slow
 from torch import Tensor, nn
 
 import scoresde.solvers
@@ -168,6 +169,16 @@ EXAMPLES: dict[type[Solver], tuple[Solver, ...]] = {
 SOLVERS = tuple(solver for examples in EXAMPLES.values() for solver in examples)
 FIXED = tuple(solver for solver in SOLVERS if not isinstance(solver, AdaptiveSolver))
 DETERMINISTIC = tuple(solver for solver in SOLVERS if not solver.stochastic)
+
+
+def one_of_each(solvers: Iterable[Solver]) -> list[Any]:
+    """Return the parameters of a test: of each class its default or first example, others slow."""
+    defaults = {kind: kind() for kind in EXAMPLES}
+    kept = [
+        next((s for s in examples if s == defaults[kind]), examples[0])
+        for kind, examples in EXAMPLES.items()
+    ]
+    return [solver if solver in kept else slow(solver) for solver in solvers]
 
 
 def label(value: Any) -> str | None:

@@ -52,11 +52,12 @@ def test_a_chain_is_trained_sampled_and_bounded(objective, tmp_path):
     (found,) = measure.measure(done, x)
     assert found.probability
     assert found.terms.shape == (3, 7)  # all levels, where at least as many are to be drawn
-    decoder = chains.ChainDecoder if learned else sd.DiscretisedGaussian
+    decoder = chains.ChainDecoder(done.transform, None if learned else 0.0)
     noise = sd.SeededNoise(0, indices=torch.arange(3))
     wanted = chains.vlb(
-        done.model, x, decoder=decoder(done.transform), noise=noise, prior=done.prior()
-    )
+        done.model, x, share=None if learned else 1.0, decoder=decoder, noise=noise,
+        prior=done.prior(),
+    )  # fmt: skip
     torch.testing.assert_close(found.nats, wanted.nats)
     done.config.likelihood.levels = 4
     (found,) = measure.measure(done, x)
@@ -103,11 +104,14 @@ def test_bounds_may_be_of_the_model_that_is_kept_in_the_range_of_grey_levels(met
     x = built.held_out(3)
     (found,) = measure.measure(built, x)
     ends = built.transform.forward(torch.tensor([[0], [16]]).expand(2, 1)).flatten().tolist()
-    bound = {"vlb": chains.vlb, "elbo": partial(sd.elbo, n=6)}[method]
+    last = chains.ChainDecoder(built.transform, 0.0)
+    bound = {
+        "vlb": partial(chains.vlb, share=1.0, decoder=last),
+        "elbo": partial(sd.elbo, n=6, decoder=sd.DiscretisedGaussian(built.transform)),
+    }[method]
     wanted = bound(
         Clipped(built.model, *ends),
         x,
-        decoder=sd.DiscretisedGaussian(built.transform),
         noise=sd.SeededNoise(0, indices=torch.arange(3)),
         prior=built.prior(),
     )

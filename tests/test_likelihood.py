@@ -93,7 +93,7 @@ def test_density_of_a_mixture_is_exact_up_to_the_tolerance(make, tol, bound, sde
 def test_every_deterministic_solver_integrates_the_density(solver, sde):
     data = triple()
     x = points(data)
-    steps = {} if isinstance(solver, DormandPrince) else {"steps": 100}
+    steps = {} if isinstance(solver, DormandPrince) else {"steps": 60}
     found = sd.log_likelihood(
         data.denoiser(sde), x, solver=solver, prior=TrueMarginal(data, sde), **steps
     )
