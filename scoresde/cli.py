@@ -129,17 +129,19 @@ def _sample(flags: Any) -> None:
     else:
         trained = load(flags.pretrained, flags.config, device=device())
         folder.mkdir(parents=True, exist_ok=True)
-    levels = trained.transform.levels
-    pictured = levels is not None and trained.shape[:-2] in ((1,), (3,))
-    if pictured:
-        require("PIL")
     labels = [trained.label(name) for name in flags.label]
     x, nfe = draw(trained, flags.n or 64, flags.seed, labels=labels or None)
     packed = io.BytesIO()
     np.savez_compressed(packed, samples=x.numpy())
     replace(folder / "samples.npz", packed.getvalue())
     print(f"{len(x)} samples, {nfe} network calls each: {folder / 'samples.npz'}")
-    if pictured:
+    levels = trained.transform.levels
+    if levels is not None and trained.shape[:-2] in ((1,), (3,)):
+        try:
+            require("PIL")
+        except ImportError as error:
+            print(f"no picture: {error}")
+            return
         replace(folder / "samples.png", png(stretch(x[:64], levels)))
         print(f"the first {min(len(x), 64)}: {folder / 'samples.png'}")
 

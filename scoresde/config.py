@@ -122,9 +122,18 @@ def build_at(config: Config, key: str, kind: type[T], **given: Any) -> T:
 
 def build_data(config: Config) -> tuple[Dataset, Affine]:
     """Return the data set of a run, and the map from it to model space."""
-    dataset = build_at(config, "data", Dataset)
+    try:
+        dataset = build_at(config, "data", Dataset)
+    except FileNotFoundError as error:
+        raise FileNotFoundError(f"config.data={config.data!r}: {error}") from error
     if not len(dataset.test):
-        dataset = dataset.split(0.1, seed=config.seed)
+        try:
+            dataset = dataset.split(0.1, seed=config.seed)
+        except ValueError as error:
+            raise ValueError(
+                f"config.data={config.data!r} has no test data, and a tenth of it is too little "
+                f"({error}); name test data of its own, as the reader's second argument"
+            ) from error
     if config.transform is not None:
         return dataset, build_at(config, "transform", Affine)
     if dataset.levels is None:

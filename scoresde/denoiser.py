@@ -17,6 +17,7 @@ from typing import Any, Literal, get_args
 import torch
 from torch import Tensor, nn
 
+from scoresde.errors import require_kind
 from scoresde.sde import SDE, Level
 from scoresde.tensors import Scalar, Term, lincomb
 
@@ -152,6 +153,7 @@ class BaseDenoiser(nn.Module, ABC):
 
     def __init__(self, sde: SDE, data_std: float = 1.0) -> None:
         super().__init__()
+        require_kind(sde, SDE, "sde")
         if not 0.0 < data_std < math.inf:
             raise ValueError(f"data_std={data_std} must be positive and finite")
         self.sde, self.data_std = sde, float(data_std)
@@ -189,7 +191,7 @@ class Denoiser(BaseDenoiser):
             the noise says nothing of the data; a `time_input` that is infinite at T, as
             `feed_log_sigma` is there; an output of another shape or of integers; a network that
             changes its input in place.
-        TypeError: an output that is no tensor.
+        TypeError: an `sde` that is no process; an output that is no tensor.
     """
 
     def __init__(

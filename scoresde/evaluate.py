@@ -145,7 +145,13 @@ def _measure(
     found: list[Estimate] = []
     for name in names:
         size = min(len(x), len(reference), _MOST) if name in _SMALL else None
-        found += METRICS[name](x[:size], reference[:size], seed)
+        try:
+            found += METRICS[name](x[:size], reference[:size], seed)
+        except ValueError as error:
+            raise ValueError(
+                f"{name} of {len(x)} samples and {len(reference)} test data: {error}; take more of "
+                f"both, or leave it out by --metrics"
+            ) from error
     return tuple(found)
 
 

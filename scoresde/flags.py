@@ -55,6 +55,9 @@ def parse(command: str, words: list[str]) -> Any:
         raise ValueError(str(error)) from None
     if unknown:
         raise ValueError(f"{' '.join(unknown)}: not a flag; flags are written --flag=value")
+    for flag, value in given.items():
+        if value == "None" and flag.startswith("--config."):  # the default again, as a file has it
+            values.config.update_from_flattened_dict({flag.removeprefix("--config."): None})
     if values.workdir is None:
         raise ValueError("--workdir is missing: give a folder for the run")
     return values

@@ -122,9 +122,8 @@ def _bound(run: Run) -> Callable[..., LogLikelihood]:
     # the variances are those of the chain that is sampled; the last of fixed ones is the lesser
     sampler = configs.solve_settings(run.config, "sample")["solver"]
     larger = isinstance(sampler, Ancestral) and sampler.forward_variance
-    of_last, share = (
-        (None, None) if isinstance(run.model, LearnedVariance) else (0.0, float(larger))
-    )
+    fixed = not isinstance(run.model, LearnedVariance)
+    share, of_last = (float(larger), 0.0) if fixed else (None, None)
     decoder = ChainDecoder(run.transform if run.of_levels else None, of_last)
     every = require_ladder(run.model.sde, "config.likelihood.method='vlb'").n
     return partial(vlb, n=n if n < every else None, share=share, decoder=decoder)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import nullcontext
 from itertools import chain
 from typing import Any
@@ -243,7 +243,7 @@ def noise_of(noise: Noise | None, seed: int | None) -> Noise:
 
 
 def _check_shape(shape: Sequence[int] | None) -> tuple[int, ...]:
-    whole = shape is not None and all(hasattr(n, "__index__") for n in shape)
+    whole = isinstance(shape, Iterable) and all(hasattr(n, "__index__") for n in shape)
     if not shape or not whole or len(shape) < 2 or any(n < (i > 0) for i, n in enumerate(shape)):
         raise ValueError(f"shape={shape} must be (B, *), with B >= 0 and positive axes after it")
     return tuple(shape)

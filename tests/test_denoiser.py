@@ -357,6 +357,8 @@ def test_what_cannot_be_denoised_is_refused():
     net = Oracle(pair()[0])
     with pytest.raises(ValueError, match="predicts='noise' must be one of"):
         Denoiser(net, VPSDE(), "noise")
+    with pytest.raises(TypeError, match=r"sde=.*VPSDE.* is no SDE; give an instance, VPSDE\(...\)"):
+        Denoiser(net, VPSDE)
     for kind in ("eps", "score"):
         with pytest.raises(ValueError, match=f"predicts='{kind}': alpha is 0 at T=1.0"):
             Denoiser(net, RectifiedFlow(), kind)

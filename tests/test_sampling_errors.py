@@ -41,6 +41,7 @@ X = normal(2, 3)
         ({}, r"shape, x"),
         ({"shape": SHAPE, "x": X}, r"shape, x"),
         ({"shape": ()}, r"shape=\(\)"),
+        ({"shape": 5}, r"shape=5 must be \(B, \*\)"),
         ({"shape": (3,)}, r"shape=\(3,\)"),
         ({"shape": (-1, 3)}, r"shape=\(-1, 3\)"),
         ({"shape": (2, 0)}, r"shape=\(2, 0\)"),

@@ -197,6 +197,13 @@ class TestFailing:
         with pytest.warns(UserWarning, match=f"the model has data_std={data_std:g}:"):
             train(model, DSM(), lambda step: (x0, None), steps=2, **QUIET)
 
+    def test_a_batch_is_a_pair(self):
+        model = Denoiser(Gain(), VPSDE())
+        with pytest.raises(
+            TypeError, match=r"batch\(0\): a Tensor is no pair; return \(x0, cond\)"
+        ):
+            train(model, DSM(), lambda step: torch.zeros(4, 2), steps=1, **QUIET)
+
     def test_a_network_is_no_denoiser(self):
         with pytest.raises(TypeError, match="Gain is no denoiser"):
             train(Gain(), DSM(), zeros, steps=1, **QUIET)

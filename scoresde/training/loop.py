@@ -84,7 +84,7 @@ def train(
     Raises:
         ValueError: arguments out of range, by name; a checkpoint of other settings, which shows
             those that differ; a batch that is empty or, in host memory, not finite.
-        TypeError: not a denoiser.
+        TypeError: not a denoiser; a batch that is no pair.
         NonFiniteLoss: more than `max_skipped` steps in a row were skipped; the checkpoints before
             are good.
         CheckpointError: a checkpoint could not be written; likewise.

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import warnings
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -77,11 +77,11 @@ class Stepper:
 
         Raises:
             ValueError: a batch that is empty or, in host memory, not finite.
+            TypeError: a batch that is no pair.
         """
         self.schedule_rates(state, self.schedule(state.step))
         generator = _seed(self.seed, state.step, self.device)
-        x0, cond = self.batch(state.step)
-        _check_batch(x0, state.step)
+        x0, cond = _check_batch(self.batch(state.step), state.step)
         if state.step == self.start:
             _check_scale(x0, state.model.data_std)
         x0, cond = _move(x0, cond, self.device)
@@ -106,7 +106,15 @@ def _seed(seed: int, step: int, device: torch.device) -> torch.Generator:
     return torch.Generator(device).manual_seed(ours)
 
 
-def _check_batch(x0: Tensor, step: int) -> None:
+def _check_batch(
+    given: tuple[Tensor, Mapping[str, Any] | None], step: int
+) -> tuple[Tensor, Mapping[str, Any] | None]:
+    if not (isinstance(given, Sequence) and len(given) == 2):
+        raise TypeError(
+            f"batch({step}): a {type(given).__name__} is no pair; return (x0, cond), with None for "
+            f"no condition"
+        )
+    x0, cond = given
     if not x0.numel():
         raise ValueError(f"batch({step}): shape {tuple(x0.shape)} holds no data")
     if x0.device.type == "cpu" and not bool(x0.isfinite().all()):
@@ -115,6 +123,7 @@ def _check_batch(x0: Tensor, step: int) -> None:
             f"batch({step}): NaN or infinite values in {len(rows)} of {len(x0)} rows, first "
             f"{rows[:8]}; remove or impute them"
         )
+    return x0, cond
 
 
 def _check_scale(x0: Tensor, data_std: float) -> None:
