@@ -51,7 +51,7 @@ def require_same(path: Path, expected: Mapping[str, Any], found: Mapping[str, An
         if not _same(wanted.get(key), given.get(key))
     ]
     if lines:
-        head, tail = f"{path} is of another run:", "use its settings, or another folder"
+        head, tail = f"{path} is of another run:", "use what was found there, or another folder"
         raise ValueError("\n".join([head, *lines, tail]))
 
 
