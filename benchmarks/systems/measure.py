@@ -36,7 +36,7 @@ CONFIGS = Path(__file__).parents[2] / "configs"
 CALLS = (10, 50, 1000)
 DEFAULT_CALLS = 20
 SAMPLES = 300
-MEASURED = 100
+MEASURED = 400
 
 
 class System(NamedTuple):
