@@ -283,10 +283,8 @@ def _version(x: Tensor) -> int:
 
 def _check_output(out: Any, x: Tensor) -> None:
     if not isinstance(out, Tensor):
-        raise TypeError(
-            f"net: returns a {type(out).__name__}, not a tensor; wrap it in a module that returns "
-            f"the tensor in it"
-        )
+        kind = type(out).__name__
+        raise TypeError(f"net: returns a {kind}, not a tensor; wrap it to return the tensor in it")
     if out.shape != x.shape:
         raise ValueError(
             f"net: output has shape {tuple(out.shape)} for an input of shape {tuple(x.shape)}; a "
