@@ -173,9 +173,8 @@ DETERMINISTIC = tuple(solver for solver in SOLVERS if not solver.stochastic)
 
 def one_of_each(solvers: Iterable[Solver]) -> list[Any]:
     """Return the parameters of a test: of each class its default or first example, others slow."""
-    defaults = {kind: kind() for kind in EXAMPLES}
     kept = [
-        next((s for s in examples if s == defaults[kind]), examples[0])
+        next((s for s in examples if s == kind()), examples[0])
         for kind, examples in EXAMPLES.items()
     ]
     return [solver if solver in kept else slow(solver) for solver in solvers]

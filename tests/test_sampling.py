@@ -6,7 +6,7 @@ import math
 
 import pytest
 import torch
-from conftest import generator
+from conftest import generator, slow
 from solver_examples import (
     DETERMINISTIC,
     FIXED,
@@ -102,8 +102,9 @@ def test_seeds_that_nobody_gave_differ_and_are_kept():
 
 @pytest.mark.parametrize("solver", FIXED, ids=label)
 @pytest.mark.parametrize("denoise", [True, False])
-def test_a_budget_of_network_calls_is_spent_and_never_exceeded(solver, denoise):
-    for nfe in (*range(1, 13), 30):
+@pytest.mark.parametrize("budgets", [(*range(1, 13), 30), slow(range(13, 30))], ids=str)
+def test_a_budget_of_network_calls_is_spent_and_never_exceeded(solver, denoise, budgets):
+    for nfe in budgets:
         model = model_on()
         how = {"solver": solver, "nfe": nfe, "denoise": denoise, "seed": 0}
         if nfe < solver.nfe(1, denoise):

@@ -116,18 +116,7 @@ def vlb(
     x = check_data(x, "x").to(**placement(model, x))
     field = Field(model, place_cond(cond, x.device))
     with nullcontext() if gradient else torch.no_grad():
-        asked = field, x, levels, share
-        if n is not None:
-            rates, widths = _some(*asked, noise.fold(0), n)
-        else:
-            rates, widths = _all(*asked, noise.fold(0))
-        if n is not None or len(levels) >= _CLOSE:
-            diffusion = _sum(-rates, widths)
-        else:
-            again, _ = _all(*asked, noise.fold(3))
-            error = 0.5 * ((rates - again).square() @ widths.square()).sqrt()
-            rates = 0.5 * (rates + again)
-            diffusion = -rates @ widths, error
+        rates, widths, diffusion = _diffusion(field, x, levels, share, noise, n)
         found = {
             "prior": prior_part(sde, prior or sde.prior(), x, rates.shape[1], noise.fold(2)),
             "diffusion": diffusion,
@@ -180,6 +169,28 @@ def _kept(sde: Ladder, steps: int | None, grid: Grid) -> tuple[Level, ...]:
 def _depths(levels: Sequence[Level], data_std: float) -> Tensor:
     """Return log(1 + c^2 SNR) / 2 of levels, increasing."""
     return torch.tensor([float(v.information(data_std)) for v in levels], dtype=torch.float64)
+
+
+def _diffusion(
+    field: Field,
+    x: Tensor,
+    levels: Sequence[Level],
+    share: float | None,
+    noise: Noise,
+    n: int | None,
+) -> tuple[Tensor, Tensor, tuple[Tensor, Tensor]]:
+    """Return the divergences over their widths, these, and minus their sum with its error (B,)."""
+    asked = field, x, levels, share
+    if n is not None:
+        rates, widths = _some(*asked, noise.fold(0), n)
+        return rates, widths, _sum(-rates, widths)
+    rates, widths = _all(*asked, noise.fold(0))
+    if len(levels) >= _CLOSE:
+        return rates, widths, _sum(-rates, widths)
+    again, _ = _all(*asked, noise.fold(3))
+    error = 0.5 * ((rates - again).square() @ widths.square()).sqrt()
+    rates = 0.5 * (rates + again)
+    return rates, widths, (-rates @ widths, error)
 
 
 def _all(

@@ -69,7 +69,8 @@ def load(
     """
     folder = locate(name)
     settled: Config = config or configs.load(folder)
-    facts, content = _facts(folder), (folder / WEIGHTS).read_bytes()
+    content = (folder / WEIGHTS).read_bytes()
+    facts = _facts(folder, content)
     tensors = safetensors.torch.load(content)
     prior = Prior(*(tensors.pop(f"prior.{part}").to(device) for part in ("mean", "std")))
     shape, classes = tuple(facts["shape"]), tuple(facts["classes"])
@@ -97,28 +98,28 @@ def save(trained: Trained, folder: Path | str) -> None:
     facts = {"shape": list(trained.shape), "classes": list(trained.classes)}
     configs.save(trained.config, folder)
     atomic.replace(folder / WEIGHTS, content)
-    facts["sha256"] = _digest(folder, facts)
+    facts["sha256"] = _digest(folder, facts, content)
     atomic.replace(folder / FACTS, json.dumps(facts, indent=2) + "\n")
 
 
-def _facts(folder: Path) -> dict[str, Any]:
+def _facts(folder: Path, weights: bytes) -> dict[str, Any]:
     """Return what the data gave a model whose files are whole and of one another."""
     path, remedy = folder / FACTS, "install or export it again"
     facts = atomic.read_json(path, remedy)
     for key in ("shape", "classes", "sha256"):
         if key not in facts:
             raise CorruptCheckpoint(f"{path}: has no {key!r}; {remedy}")
-    if _digest(folder, facts) != facts["sha256"]:
+    if _digest(folder, facts, weights) != facts["sha256"]:
         files = f"{configs.FILE}, {WEIGHTS} or {FACTS}"
         raise CorruptCheckpoint(f"{folder}: {files} differs from what was written; {remedy}")
     return facts
 
 
-def _digest(folder: Path, facts: Mapping[str, Any]) -> str:
+def _digest(folder: Path, facts: Mapping[str, Any], weights: bytes) -> str:
     """Return a digest of the configuration, the weights, the shape and the classes."""
     digest = hashlib.sha256(json.dumps([facts["shape"], facts["classes"]]).encode())
-    for name in (configs.FILE, WEIGHTS):
-        digest.update(hashlib.sha256((folder / name).read_bytes()).digest())
+    for content in ((folder / configs.FILE).read_bytes(), weights):
+        digest.update(hashlib.sha256(content).digest())
     return digest.hexdigest()
 
 
